@@ -33,7 +33,8 @@ class Costs(Settings):
     """What holds a step up."""
     step_seconds: dict[str, float]
     """Of one step: compute, images and store go on at once, network is what is not hidden of the collectives, and
-    traffic all of them."""
+    traffic all of them. Compute is the model's FLOPs, of which recompute those that are computed again, or launches, the
+    time in which a host asks its GPU for them, where that is longer."""
     images_per_s: float
     """Of all workers, between checkpoints."""
     compute_images_per_s: float
@@ -45,7 +46,8 @@ class Costs(Settings):
     gpus: float = 0.0
     """That all of them hold together."""
     needed: dict[str, float] = Field(default_factory=dict)
-    """To be bound by compute: `cores_per_worker`, `store_gbit_per_s` of each machine, `network_gbit_per_s`. Where no
+    """To be bound by compute: `cores_per_worker`, `store_gbit_per_s` of each machine, `network_gbit_per_s`, or a larger
+    `micro_batch`. Where no
     machine has so many cores for each of its workers also `cores_per_machine`, and `workers_per_machine` that it has
     them for."""
     image_milliseconds: dict[str, float] = Field(default_factory=dict)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from vitpipe.stages.costs.collectives import traffic
 from vitpipe.stages.costs.fetching import Feed
+from vitpipe.stages.costs.launches import launches_of
 from vitpipe.stages.costs.training import TOLERATED, RankSpeed, TrainingCosts, TrainingWork
 from vitpipe.stages.estimates import Costs, Known, WorkPhase
 from vitpipe.stages.images.image_costs import image_facts, image_work
@@ -16,7 +17,7 @@ from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.job import ResolvedRecipe
 from vitpipe.stages.pretrain.locality import share_read
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
-from vitpipe.stages.training.objective_costs import num_trained, train_flops
+from vitpipe.stages.training.objective_costs import num_blocks, num_trained, recomputed_flops, train_flops
 
 CPU_LINK_BYTES_PER_S = 1e9
 """Between two ranks of one machine by gloo: through its memory and its loopback."""
@@ -66,7 +67,8 @@ class CostedPretraining:
             assert speed is not None  # whoever asks has looked at `known.no_speed`
             flops = speed * self.gpus_each
             nvlink = known.gpu.nvlink_bytes_per_s if known.gpu else 450e9
-            return RankSpeed(self.workers, machines, True, self.cores, flops, 1.0, nvlink)
+            launch_s = known.gpu.launch_us / 1e6 if known.gpu else 0.0
+            return RankSpeed(self.workers, machines, True, self.cores, flops, 1.0, nvlink, launch_s=launch_s)
         width = self.model.feature_width
         flops = known.core_speed(width, config.precision == "bf16") * self.cores
         return RankSpeed(self.workers, machines, False, self.cores, flops, 1.0, CPU_LINK_BYTES_PER_S, CPU_STEP_S)
@@ -88,17 +90,36 @@ class CostedPretraining:
         return max(1 / machines, share_read(images, batch, self.micro_batch, self.workers))
 
     @property
+    def passes(self) -> int:
+        """Micro-batches of the worker that has most in one step."""
+        return -(-self.recipe.config.batch_images // (self.micro_batch * self.workers))
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether blocks are computed again in the backward pass."""
+        return self.recipe.resources.activation_checkpointing == "blocks"
+
+    @property
+    def launches(self) -> int:
+        """Operations of a step that a worker asks its GPU for."""
+        config, resources = self.recipe.config, self.recipe.resources
+        engine = launches_of(resources.zero, config.precision, resources.offload == "cpu")
+        blocks = num_blocks(config.objective, self.model)
+        return engine.of_step(blocks, self.passes, self.recomputes, resources.compile)
+
+    @property
     def costs(self) -> TrainingCosts:
         """Every term of a step."""
-        config, resources = self.recipe.config, self.recipe.resources
+        config, resources, passes = self.recipe.config, self.recipe.resources, self.passes
         parameters, bf16 = self.parameters, config.precision == "bf16"
-        passes = -(-config.batch_images // (self.micro_batch * self.workers))
         width = 2 if bf16 else 4
         work = TrainingWork(
             batch_images=config.batch_images,
             micro_batch=self.micro_batch,
             steps=self.steps,
             image_flops=float(train_flops(config.objective, self.model)),
+            recomputed_flops=self.recomputes * float(recomputed_flops(config.objective, self.model)),
+            launches=float(self.launches),
             zero=resources.zero,
             sent=traffic(resources.zero, parameters, width, 2 if config.reduce_dtype == "bf16" else 4, passes),
             state_bytes=float(saved_bytes(config) * parameters),
@@ -131,6 +152,8 @@ class CostedPretraining:
             binds=costs.binds,
             step_seconds={
                 "compute": costs.compute_s,
+                "recompute": costs.recompute_s,
+                "launches": costs.launches_s,
                 "network": costs.network_s,
                 "traffic": costs.traffic_s,
                 "images": costs.images_s,
@@ -138,7 +161,7 @@ class CostedPretraining:
                 "step": costs.step_s,
             },
             images_per_s=costs.images_per_s,
-            compute_images_per_s=costs.work.batch_images / costs.compute_s,
+            compute_images_per_s=costs.work.batch_images / costs.model_s,
             machines=self.ranks.machines,
             workers=self.workers,
             cores_per_worker=self.cores,
@@ -151,9 +174,7 @@ class CostedPretraining:
             stalls_seconds=costs.saving.stalls_s,
             failures_seconds=costs.saving.lost_s,
             phases=(self.phase,),
-            memory_terms=terms(
-                self.recipe.config, self.recipe.resources, self.model, self.parameters, self.gpus_each > 0
-            ),
+            memory_terms=self.memory,
             store_bytes=costs.work.feed.fetched_bytes,
             window_bytes=costs.work.feed.window_bytes,
         )
@@ -166,36 +187,88 @@ class CostedPretraining:
                 f"{feed.ranged:.0%} of the images are read one by one from the store: the windows of a machine's "
                 f"streams are {feed.window_bytes / 1e9:.0f} GB, its room is {feed.disk_bytes / 1e9:.0f} GB"
             )
-        if self.gpus_each and resources.checkpoint_every is not None:
-            saving, best = self.costs.saving, self.costs.best_checkpoint_steps
-            steps = self.recipe.checkpoint_steps
+        saving, best = self.costs.saving, self.costs.best_checkpoint_steps
+        steps = self.recipe.checkpoint_steps
+        if not saving.ends:
+            yield (
+                f"it would never end: a failure is expected every {saving.between_failures_s:,.0f} s, and to be in the "
+                f"store a checkpoint takes {min(saving.every_s, saving.seconds) + saving.upload_s:,.0f} s of steps"
+                + (f"; checkpoint_every {best} steps would lose least" if best < steps else "")
+            )
+        elif self.gpus_each and resources.checkpoint_every is not None:
             if not FAR_FROM_BEST[0] <= steps / best <= FAR_FROM_BEST[1] and saving.stalls_s + saving.lost_s > 60:
                 yield f"checkpoint_every {steps} steps: about {best} would lose least to checkpoints and failures"
 
     def _needed(self, costs: TrainingCosts) -> dict[str, float]:
-        """What would have to be there so that each step takes about as long as its FLOPs."""
-        whole, cluster = costs.compute_s, self.known.cluster
-        found: dict[str, float] = {}
-        if costs.images_s > whole:
-            each = math.ceil(costs.images_s * self.cores / whole)
+        """What would have to be there so that each step takes about as long as its FLOPs.
+
+        Links inside a machine are as they are: where they hold a step up it takes as long as with them.
+        """
+        cluster, found = self.known.cluster, self._fewer_launches(costs)
+        whole = costs.compute_s if not found else costs.model_s
+        if costs.network_s > TOLERATED * costs.compute_s:
+            speed = self._least_network(costs)
+            whole += 0.0 if speed else costs.network_s
+            found |= {"network_gbit_per_s": speed} if speed else {}
+        images_s = costs.images_s
+        if images_s > whole:
+            each = math.ceil(images_s * self.cores / whole)
             found |= cluster.cores_needed(each, self.workers, self.gpus_each)
+            if "cores_per_machine" in found:  # images bind whatever else there is
+                beside = min(self.workers, cluster.gpus_per_machine // max(1, self.gpus_each))
+                images_s *= self.cores / max(self.cores, cluster.cores_per_machine // max(1, beside))
+                whole = max(whole, images_s)
         if costs.store_s > whole:
             found["store_gbit_per_s"] = cluster.store_gbit_per_s * costs.store_s / whole
-        if costs.network_s > TOLERATED * whole:
-            for doubled in range(1, 11):
-                speed = cluster.network_gbit_per_s * 2**doubled
-                faster = replace(costs, cluster=cluster.model_copy(update={"network_gbit_per_s": speed}))
-                if faster.network_s <= TOLERATED * whole:
-                    return found | {"network_gbit_per_s": speed}
         return found
 
+    def _least_network(self, costs: TrainingCosts) -> float | None:
+        """Gbit/s between machines from which waiting for sums is tolerable, two digits of it, rounded up; None where no
+        speed helps."""
+
+        def enough(times: float) -> bool:
+            network = {"network_gbit_per_s": self.known.cluster.network_gbit_per_s * times}
+            faster = replace(costs, cluster=costs.cluster.model_copy(update=network))
+            return faster.network_s <= TOLERATED * costs.compute_s
+
+        slow, fast = 1.0, 1024.0
+        if not enough(fast):
+            return None
+        while fast > 1.001 * slow:
+            middle = math.sqrt(slow * fast)
+            slow, fast = (slow, middle) if enough(middle) else (middle, fast)
+        speed = self.known.cluster.network_gbit_per_s * fast
+        digit = 10.0 ** (math.floor(math.log10(speed)) - 1)
+        return math.ceil(speed / digit) * digit
+
+    def _fewer_launches(self, costs: TrainingCosts) -> dict[str, float]:
+        """The least micro-batch that a GPU has room for and has more to do with than it is asked for; none where the
+        host is no bound, or stays one."""
+        if costs.launches_s <= costs.model_s:
+            return {}
+        batch = self.recipe.config.batch_images
+        for micro in range(self.micro_batch + 1, batch // self.workers + 1):
+            if batch % micro == 0:
+                resources = self.recipe.resources.model_copy(update={"micro_batch": micro})
+                larger = replace(self, recipe=replace(self.recipe, resources=resources))
+                if sum(larger.memory.values()) > self.known.gpu_bytes:
+                    break
+                if larger.costs.launches_s <= larger.costs.model_s:
+                    return {"micro_batch": float(micro)}
+        return {}
+
     def knee(self) -> int:
-        """Find the workers beyond which twice as many are less than `HELPS` times as fast."""
-        workers, most = 1, self.recipe.config.batch_images
-        seconds = replace(self, workers=workers).costs.step_s
-        while 2 * workers <= most:
-            twice = replace(self, workers=2 * workers).costs.step_s
-            if seconds / twice < HELPS:
-                break
-            workers, seconds = 2 * workers, twice
+        """Find the workers beyond which twice as many are less than `HELPS` times as fast.
+
+        Of so many workers as many are taken as are fastest: where micro-batches do not divide, fewer may be.
+        """
+        most, at = self.recipe.config.batch_images, {0: math.inf}
+        shared = most // self.recipe.micro_batch
+        counts = {1 << power for power in range(most.bit_length())}
+        counts |= {count for count in range(1, min(shared, most) + 1) if shared % count == 0}
+        for count in sorted(counts):
+            at[count] = min(replace(self, workers=count).costs.step_s, at[max(at)])
+        workers = 1
+        while 2 * workers <= most and at[workers] / at[2 * workers] >= HELPS:
+            workers *= 2
         return workers
