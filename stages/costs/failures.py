@@ -46,11 +46,13 @@ class Saving:
         """Seconds of training, checkpoints and failures, which come without memory; infinite beyond floats.
 
         Daly 2006: M e^(R/M) (e^(T/M) - 1) for each interval of T seconds, M between two failures and R of a restart.
-        A checkpoint that is uploaded while training goes on is there U later: it counts as R + U.
+        A checkpoint that is uploaded while training goes on is there U later, which counts as R + U; the first after a
+        restart waits for none before it.
         """
         mean, each = self.between_failures_s, min(self.every_s, self.seconds)
-        interval = each + self.stall_s + (self._wait_s if each < self.seconds else 0.0)
-        lost = (self.restart_s + self.upload_s) / mean
+        wait = self._wait_s if each < self.seconds else 0.0
+        interval = each + self.stall_s + wait
+        lost = (self.restart_s + self.upload_s - wait) / mean
         if lost + interval / mean > _LARGEST:
             return math.inf
         return self.seconds / each * mean * math.exp(lost) * math.expm1(interval / mean) + self.upload_s

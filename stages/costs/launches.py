@@ -9,8 +9,6 @@ from dataclasses import dataclass
 RECOMPUTED, COMPILED, COMPILED_RECOMPUTED = 13, 24, 9
 """Operations of a block whose forward pass is made again; of a compiled one in all, and of its forward pass, by the
 kernels that inductor generates."""
-FORWARD = 13
-"""Operations of a block that is not trained."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,11 @@ class Launches:
         block = self.block - compiled * (FLAT.block - COMPILED)
         block += recompute * (COMPILED_RECOMPUTED if compiled else RECOMPUTED)
         return passes * (blocks * block + self.once) + blocks * self.block_update + self.update
+
+    def of_passes(self, images: float, micro_batch: int, batch_images: int, blocks: int) -> float:
+        """Count those of a training on so many images in all."""
+        steps = images / batch_images
+        return steps * self.of_step(blocks, -(-batch_images // micro_batch))
 
 
 FLAT = Launches(38, 45, 0, 32)

@@ -3,14 +3,14 @@
 Each term is a file of `stages.costs`; what they take of machines and GPUs is `Known`.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from vitpipe.stages.costs.collectives import traffic
 from vitpipe.stages.costs.fetching import Feed
 from vitpipe.stages.costs.launches import launches_of
-from vitpipe.stages.costs.training import TOLERATED, RankSpeed, TrainingCosts, TrainingWork
+from vitpipe.stages.costs.shortfall import knee, needed
+from vitpipe.stages.costs.training import RankSpeed, TrainingCosts, TrainingWork
 from vitpipe.stages.estimates import Costs, Known, WorkPhase
 from vitpipe.stages.images.image_costs import image_facts, image_work
 from vitpipe.stages.model_settings import ModelSettings
@@ -23,10 +23,10 @@ CPU_LINK_BYTES_PER_S = 1e9
 """Between two ranks of one machine by gloo: through its memory and its loopback."""
 CPU_STEP_S = 0.02
 """Of a step on cores beside its FLOPs: Python, DeepSpeed, gloo, metrics."""
+MOST_PASSES = 64
+"""Micro-batches that are made one, at most, where a host asks its GPU for less than it could do."""
 FAR_FROM_BEST = 0.25, 4.0
 """Between these ratios to the best interval checkpoints lose little more than at the best itself."""
-HELPS = 1.5
-"""Twice the workers help as long as they are so many times as fast."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ class CostedPretraining:
             assert speed is not None  # whoever asks has looked at `known.no_speed`
             flops = speed * self.gpus_each
             nvlink = known.gpu.nvlink_bytes_per_s if known.gpu else 450e9
-            launch_s = known.gpu.launch_us / 1e6 if known.gpu else 0.0
-            return RankSpeed(self.workers, machines, True, self.cores, flops, 1.0, nvlink, launch_s=launch_s)
+            return RankSpeed(self.workers, machines, True, self.cores, flops, 1.0, nvlink, launch_s=known.launch_s(1))
         width = self.model.feature_width
         flops = known.core_speed(width, config.precision == "bf16") * self.cores
         return RankSpeed(self.workers, machines, False, self.cores, flops, 1.0, CPU_LINK_BYTES_PER_S, CPU_STEP_S)
@@ -148,6 +147,7 @@ class CostedPretraining:
     def facts(self) -> Costs:
         """What a plan prints."""
         costs = self.costs
+        fewer = self._fewer_launches(costs)
         return Costs(
             binds=costs.binds,
             step_seconds={
@@ -166,7 +166,7 @@ class CostedPretraining:
             workers=self.workers,
             cores_per_worker=self.cores,
             gpus=float(self.gpus_each * self.workers),
-            needed=self._needed(costs),
+            needed=fewer | needed(costs, costs.model_s if fewer else costs.compute_s, self.gpus_each),
             image_milliseconds=costs.work.image.terms(),
             knee_workers=self.knee(),
             checkpoint_steps=costs.work.checkpoint_steps,
@@ -195,51 +195,11 @@ class CostedPretraining:
                 f"store a checkpoint takes {min(saving.every_s, saving.seconds) + saving.upload_s:,.0f} s of steps"
                 + (f"; checkpoint_every {best} steps would lose least" if best < steps else "")
             )
-        elif self.gpus_each and resources.checkpoint_every is not None:
-            if not FAR_FROM_BEST[0] <= steps / best <= FAR_FROM_BEST[1] and saving.stalls_s + saving.lost_s > 60:
-                yield f"checkpoint_every {steps} steps: about {best} would lose least to checkpoints and failures"
-
-    def _needed(self, costs: TrainingCosts) -> dict[str, float]:
-        """What would have to be there so that each step takes about as long as its FLOPs.
-
-        Links inside a machine are as they are: where they hold a step up it takes as long as with them.
-        """
-        cluster, found = self.known.cluster, self._fewer_launches(costs)
-        whole = costs.compute_s if not found else costs.model_s
-        if costs.network_s > TOLERATED * costs.compute_s:
-            speed = self._least_network(costs)
-            whole += 0.0 if speed else costs.network_s
-            found |= {"network_gbit_per_s": speed} if speed else {}
-        images_s = costs.images_s
-        if images_s > whole:
-            each = math.ceil(images_s * self.cores / whole)
-            found |= cluster.cores_needed(each, self.workers, self.gpus_each)
-            if "cores_per_machine" in found:  # images bind whatever else there is
-                beside = min(self.workers, cluster.gpus_per_machine // max(1, self.gpus_each))
-                images_s *= self.cores / max(self.cores, cluster.cores_per_machine // max(1, beside))
-                whole = max(whole, images_s)
-        if costs.store_s > whole:
-            found["store_gbit_per_s"] = cluster.store_gbit_per_s * costs.store_s / whole
-        return found
-
-    def _least_network(self, costs: TrainingCosts) -> float | None:
-        """Gbit/s between machines from which waiting for sums is tolerable, two digits of it, rounded up; None where no
-        speed helps."""
-
-        def enough(times: float) -> bool:
-            network = {"network_gbit_per_s": self.known.cluster.network_gbit_per_s * times}
-            faster = replace(costs, cluster=costs.cluster.model_copy(update=network))
-            return faster.network_s <= TOLERATED * costs.compute_s
-
-        slow, fast = 1.0, 1024.0
-        if not enough(fast):
-            return None
-        while fast > 1.001 * slow:
-            middle = math.sqrt(slow * fast)
-            slow, fast = (slow, middle) if enough(middle) else (middle, fast)
-        speed = self.known.cluster.network_gbit_per_s * fast
-        digit = 10.0 ** (math.floor(math.log10(speed)) - 1)
-        return math.ceil(speed / digit) * digit
+            return
+        lost = saving.stalls_s + saving.lost_s
+        is_far = not FAR_FROM_BEST[0] <= steps / best <= FAR_FROM_BEST[1]
+        if self.gpus_each and resources.checkpoint_every is not None and lost > 60 and is_far:
+            yield f"checkpoint_every {steps} steps: about {best} would lose least to checkpoints and failures"
 
     def _fewer_launches(self, costs: TrainingCosts) -> dict[str, float]:
         """The least micro-batch that a GPU has room for and has more to do with than it is asked for; none where the
@@ -247,7 +207,8 @@ class CostedPretraining:
         if costs.launches_s <= costs.model_s:
             return {}
         batch = self.recipe.config.batch_images
-        for micro in range(self.micro_batch + 1, batch // self.workers + 1):
+        for times in range(2, min(MOST_PASSES, batch // self.workers // self.micro_batch) + 1):
+            micro = times * self.micro_batch
             if batch % micro == 0:
                 resources = self.recipe.resources.model_copy(update={"micro_batch": micro})
                 larger = replace(self, recipe=replace(self.recipe, resources=resources))
@@ -258,17 +219,6 @@ class CostedPretraining:
         return {}
 
     def knee(self) -> int:
-        """Find the workers beyond which twice as many are less than `HELPS` times as fast.
-
-        Of so many workers as many are taken as are fastest: where micro-batches do not divide, fewer may be.
-        """
-        most, at = self.recipe.config.batch_images, {0: math.inf}
-        shared = most // self.recipe.micro_batch
-        counts = {1 << power for power in range(most.bit_length())}
-        counts |= {count for count in range(1, min(shared, most) + 1) if shared % count == 0}
-        for count in sorted(counts):
-            at[count] = min(replace(self, workers=count).costs.step_s, at[max(at)])
-        workers = 1
-        while 2 * workers <= most and at[workers] / at[2 * workers] >= HELPS:
-            workers *= 2
-        return workers
+        """Find the workers beyond which twice as many are not worth having."""
+        batch = self.recipe.config.batch_images
+        return knee(lambda count: replace(self, workers=count).costs.step_s, batch, batch // self.recipe.micro_batch)

@@ -23,7 +23,6 @@ from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe, model_of
 from vitpipe.stages.pretrain.locality import batch_note
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
 from vitpipe.stages.pretrain.memory_advice import MemoryAdvice
-from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.training.doubts import Training, doubts
 from vitpipe.stages.training.objective_costs import num_trained, train_flops
 from vitpipe.stages.training.optim.rule import BYTES

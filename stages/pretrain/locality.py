@@ -48,7 +48,7 @@ def batch_note(num_images: int, batch_images: int, micro_batch: int, workers: in
 
 
 def _near(batch_images: int, micro_batch: int, workers: int) -> Iterator[tuple[int, int]]:
-    """The powers of two around a batch; with another micro-batch, one for each worker, where this one divides it not."""
+    """The powers of two around a batch, with a micro-batch for each worker: this one where it divides them."""
     low = 1 << (batch_images.bit_length() - 1)
     for size in sorted({low, low if low == batch_images else 2 * low} - {batch_images}):
         if size >= workers:
