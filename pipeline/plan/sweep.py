@@ -97,7 +97,9 @@ def _point(
         also = ""
         if swept.is_of_machines:
             try:
-                cluster = ClusterFacts.model_validate({**cluster.model_dump(), swept.path: float(value)})
+                cluster = ClusterFacts.model_validate(
+                    {**cluster.model_dump(exclude_unset=True), swept.path: float(value)}
+                )
             except ValueError:
                 return SweptPoint(float(value), problem=f"{swept.path} cannot be {value}")
             spec = load(())

@@ -10,8 +10,9 @@ from vitpipe.stages.costs.collectives import traffic
 from vitpipe.stages.costs.fetching import Feed
 from vitpipe.stages.costs.launches import launches_of
 from vitpipe.stages.costs.shortfall import knee, needed
+from vitpipe.stages.costs.tasks import WorkPhase
 from vitpipe.stages.costs.training import RankSpeed, TrainingCosts, TrainingWork
-from vitpipe.stages.estimates import Costs, Known, WorkPhase
+from vitpipe.stages.estimates import Costs, Known
 from vitpipe.stages.images.image_costs import image_facts, image_work
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.job import ResolvedRecipe
@@ -68,9 +69,12 @@ class CostedPretraining:
             flops = speed * self.gpus_each
             nvlink = known.gpu.nvlink_bytes_per_s if known.gpu else 450e9
             return RankSpeed(self.workers, machines, True, self.cores, flops, 1.0, nvlink, launch_s=known.launch_s(1))
-        width = self.model.feature_width
-        flops = known.core_speed(width, config.precision == "bf16") * self.cores
-        return RankSpeed(self.workers, machines, False, self.cores, flops, 1.0, CPU_LINK_BYTES_PER_S, CPU_STEP_S)
+        width, part = self.model.feature_width, known.part_of_cores(self.workers * self.cores)
+        flops = known.core_speed(width, config.precision == "bf16") * self.cores * part
+        machines = 1 if known.is_one_machine else machines
+        return RankSpeed(
+            self.workers, machines, False, self.cores, flops, part, CPU_LINK_BYTES_PER_S, CPU_STEP_S / part
+        )
 
     @property
     def feed(self) -> Feed:
@@ -182,6 +186,9 @@ class CostedPretraining:
     def doubts(self) -> Iterator[str]:
         """Say what holds the training up that a person could mend."""
         feed, resources = self.feed, self.recipe.resources
+        asked, known = self.workers * self.cores, self.known
+        if known.part_of_cores(asked) < 1:
+            yield f"its ranks ask for {asked} CPU cores and share the {known.cores} of this machine: no quicker for it"
         if not feed.fits:
             yield (
                 f"{feed.ranged:.0%} of the images are read one by one from the store: the windows of a machine's "

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.infra.work import RANKS_PER_CORE
 from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
 from vitpipe.stages.estimates import Estimate, Given, Known
 from vitpipe.stages.images.manifest import known_names
@@ -80,8 +81,10 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
 
 
 def _ranks(resources: PretrainResources, gpus: float, known: Known) -> int:
-    """As many as the plan's GPUs hold, between the least and the most."""
+    """As many as the plan's machines hold, between the least and the most."""
     held = int(known.gpus // gpus) if gpus and known.gpus else resources.most_workers
+    if known.is_one_machine and not known.gpus:
+        held = known.cores * RANKS_PER_CORE // (resources.cpus_per_worker or 1)
     return max(resources.least_workers, min(resources.most_workers, held))
 
 
