@@ -48,7 +48,10 @@ def listed(root, data, name="labels.csv"):
         ("bars.csv", PLAIN.replace(",", "|")),
         ("sep.csv", "sep=;\n" + PLAIN.replace(",", ";")),
         ("packed.csv.gz", gzip.compress(PLAIN.encode(), mtime=0)),
-        ("packed.jsonl.gz", gzip.compress(b'{"path": "a/1.png", "label": "cat"}\n{"path": "b/2.png", "label": "dog"}', mtime=0)),
+        (
+            "packed.jsonl.gz",
+            gzip.compress(b'{"path": "a/1.png", "label": "cat"}\n{"path": "b/2.png", "label": "dog"}', mtime=0),
+        ),
         ("crlf.csv", PLAIN.replace("\n", "\r\n")),
         ("cr.csv", PLAIN.replace("\n", "\r")),
         ("case.csv", PLAIN.replace("path,label", " Path ,LABEL")),
