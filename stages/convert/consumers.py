@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vitpipe.infra.npz import loaded
 from vitpipe.stages.convert.formats.timm import timm_architecture, timm_arguments, timm_limits
 from vitpipe.stages.convert.formats.torchvision import FUNCTIONS
 from vitpipe.stages.convert.numbers import widened
@@ -55,7 +56,7 @@ def big_vision_npz(question: Question) -> Answer:
 def _with_sines(path: Path, settings: ModelSettings) -> Path:
     """The file in fp32 with the table that big_vision computes and does not keep: timm knows it as a learned one."""
     whole, kernel = path.with_name("with-sines.npz"), "embedding/kernel"
-    with np.load(path, allow_pickle=False) as arrays:
+    with loaded(path) as arrays:
         named: dict[str, Any] = {name: widened(arrays[name]) for name in arrays.files}
     prefix = min((name for name in named if name.endswith(kernel)), key=len).removesuffix(kernel)
     named[f"{prefix}pos_embedding"] = sincos_2d(settings.grid, settings.sizes.width)[None]
@@ -141,14 +142,14 @@ def _load_bf16(model: Any, path: str) -> None:
 def _as_fp32(path: Path) -> Path:
     """The file with its bf16 numbers as fp32: timm reads bf16 through jax alone, which a proof cannot ask for."""
     wide = path.with_name("widened.npz")
-    with np.load(path, allow_pickle=False) as arrays:
+    with loaded(path) as arrays:
         named: dict[str, Any] = {name: widened(arrays[name]) for name in arrays.files}
         np.savez(wide, **named)
     return wide
 
 
 def _dense(path: Path, name: str, features_BR: Tensor) -> Tensor:
-    with np.load(path, allow_pickle=False) as arrays:
+    with loaded(path) as arrays:
         kernel, bias = (torch.from_numpy(widened(arrays[f"{name}/{part}"])) for part in ("kernel", "bias"))
     return features_BR @ kernel + bias
 

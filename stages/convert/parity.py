@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vitpipe.infra.errors import IntegrityError, UsageError, VitpipeError
+from vitpipe.infra.npz import loaded
 from vitpipe.stages.convert.config import Dtype
 from vitpipe.stages.convert.foreign.consumer_files import consumer_files
 from vitpipe.stages.convert.foreign.to_native import native_reader
@@ -194,7 +195,7 @@ def _round_trip(path: Path, links: Iterable[Link], source: ReadArray, dtype: Dty
 def _reader(path: Path) -> Iterator[Callable[[str], NDArray[Any]]]:
     """Numbers as they are stored: bf16, which NumPy has not, as its bits."""
     if path.name == NPZ:
-        with np.load(path, allow_pickle=False) as arrays:
+        with loaded(path) as arrays:
             yield lambda name: bits.view(np.uint16) if (bits := arrays[name]).dtype.kind == "V" else bits
         return
     with safe_open(path, "pt") as file:  # for NumPy its library reads no bf16

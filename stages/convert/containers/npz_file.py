@@ -20,6 +20,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.infra.npz import HEADERS
 from vitpipe.infra.storage.store import Digest
 from vitpipe.stages.convert.config import WITHOUT_PICKLES, Dtype
 from vitpipe.stages.convert.containers.hashed_file import ArraysFile, pieces
@@ -153,7 +154,8 @@ def _member(file: IO[bytes], path: Path, info: zipfile.ZipInfo) -> _Member:
     if version not in ((1, 0), (2, 0)):  # a third one differs only for records with names beyond ASCII
         raise damaged(path, f"{info.filename} is of the npy version {version}")
     reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = reader(file)
+    with HEADERS:
+        shape, fortran, dtype = reader(file)
     if dtype.hasobject:
         found = f"its member {info.filename} is an array of Python objects, a pickle that can run code"
         raise UsageError(f"read {path}", found, "save plain arrays where you trust the file")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.infra.npz import HEADERS, loaded
 from vitpipe.stages.images.header import BadImage
 from vitpipe.stages.ingest.benchmarks.entries import (
     UNREADABLE,
@@ -94,7 +95,7 @@ def _dsprites(benchmark: Benchmark, root: Path) -> OfficialListing:
     """Columns of `latents_classes`: colour, shape, scale, orientation of 40, x and y of 32; VTAB joins them to 16."""
     column, joined = {"location": (4, 2.0), "orientation": (3, 2.5)}[benchmark.task]
     path = root / DSPRITES_FILE
-    with reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+    with reading(path), path.open("rb") as file, loaded(file) as held:
         labels = np.floor(held["latents_classes"][:, column] / joined).astype(int).tolist()
     return OfficialListing(list(numbered("train", labels)), benchmark.class_names)
 
@@ -105,7 +106,8 @@ def _sprites(root: Path) -> npt.NDArray[np.uint8]:
     path = root / DSPRITES_FILE
     with reading(path), zipfile.ZipFile(path) as archive, archive.open("imgs.npy") as file:
         npy.read_magic(file)
-        shape, fortran, kind = npy.read_array_header_1_0(file)
+        with HEADERS:
+            shape, fortran, kind = npy.read_array_header_1_0(file)
         if shape[1:] != (64, 64) or fortran or kind != np.uint8:
             raise damaged(path, f"imgs is {kind} {shape}, not uint8 (N, 64, 64)")
         made = np.empty((shape[0], 512), np.uint8)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitpipe.infra.errors import IntegrityError
+from vitpipe.infra.npz import loaded
 from vitpipe.stages.ingest.sources.patterns import SourceFile
 from vitpipe.stages.ingest.table import Texts
 from vitpipe.stages.sighting import EXAMPLES, GONE, HINTS, Difference
@@ -168,7 +169,7 @@ def with_unreadable(
 def parse_inventory(data: bytes, where: str) -> Inventory:
     """Without marks. IntegrityError naming `where` when it is damaged."""
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as held:
+        with loaded(io.BytesIO(data)) as held:
             about = json.loads(held["about"].tobytes())
             names = Texts.of(held["names"], held["ends"])
             sizes = held["sizes"]
@@ -182,7 +183,7 @@ def parse_inventory(data: bytes, where: str) -> Inventory:
 def with_marks(of: Inventory, data: bytes) -> Inventory:
     """The inventory with what `encode_marks` gave. ValueError when that is damaged, or of other files."""
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as held:
+        with loaded(io.BytesIO(data)) as held:
             marks = held["marks"].astype(np.int64)
     except DAMAGE as error:
         raise ValueError(f"damaged: {error}") from error
