@@ -11,7 +11,7 @@ from typing import Literal
 from vitpipe.stages.costs.collectives import Links, Traffic, collective_seconds, exposed_seconds
 from vitpipe.stages.costs.failures import Saving, best_interval_s, between_failures_s, stall_s, upload_s
 from vitpipe.stages.costs.fetching import Feed
-from vitpipe.stages.costs.machines import GBIT, ClusterFacts
+from vitpipe.stages.costs.machines import ClusterFacts
 from vitpipe.stages.costs.reading import ImageWork
 
 TOLERATED = 0.25
@@ -109,9 +109,8 @@ class TrainingCosts:
     @property
     def store_s(self) -> float:
         """A step's share of what a machine reads from the store in the whole training."""
-        total = self.cluster.store_total_gbit_per_s
-        rate = min(self.cluster.store_gbit_per_s, total / self.ranks.machines if total else float("inf"))
-        return self.work.feed.fetched_bytes / max(1, self.work.steps) / (rate * GBIT)
+        rate = self.cluster.store_bytes_per_s(self.ranks.machines)
+        return self.work.feed.fetched_bytes / max(1, self.work.steps) / rate
 
     @property
     def links(self) -> Links:
