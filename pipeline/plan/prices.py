@@ -155,6 +155,12 @@ def total(plan: Plan, machine: Machine) -> dict[str, Any]:
     }
 
 
+def held(seconds: float, machine: Machine) -> dict[str, float | None]:
+    """Say what all GPUs cost if they are held from the run's beginning to its end, for `plan --json`."""
+    hours = seconds / 3600 * machine.num_gpus
+    return {"held_gpu_hours": hours, "held_price": _times(hours, machine.price_per_gpu_hour)}
+
+
 @dataclass(frozen=True)
 class Consumption:
     """What committed nodes took, by their records: seconds by the driver's clock times what each had asked for.
@@ -217,9 +223,11 @@ def _times(hours: float, price: float | None) -> float | None:
 
 
 def _price(due: Sequence[Planned], gpu_hours: Sequence[float], machine: Machine) -> float | None:
-    """What all of it costs; None where an hour has no price."""
-    known = [one.price for one in due if one.price is not None]
-    if machine.price_per_gpu_hour is None and (gpu_hours or not known):
+    """What all of it costs; None where an hour has no price: of GPUs, or of cores where none are needed."""
+    known, computes = [one.price for one in due if one.price is not None], any(one.energy_kwh for one in due)
+    if not known and (computes or machine.price_per_gpu_hour is None):
+        return None
+    if machine.price_per_gpu_hour is None and gpu_hours:
         return None
     return sum(known)
 
