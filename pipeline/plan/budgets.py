@@ -30,11 +30,14 @@ class _Way:
     point: SweptPoint
     hours: float
     price: float | None
+    more_gpus: int = 0
+    """As many as the plan had, where this number of workers alone would ask for fewer."""
 
     def told(self) -> str:
         """`8 workers for backbone, 20 hours for the whole graph and a price of 30`."""
         price = "" if self.price is None else f" and a price of {self.price:.4g}"
-        return f"{workers_told(self.node, self.point)}, {self.hours:.4g} hours for the whole graph{price}"
+        on = f" on {self.more_gpus:,} GPUs (--gpus {self.more_gpus})" if self.more_gpus else ""
+        return f"{workers_told(self.node, self.point)}{on}, {self.hours:.4g} hours for the whole graph{price}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Spending:
         if self.price is None and self.hours is not None:
             do = Shortening(plan, self.hours, num_gpus, workers, schedules).advice()
         else:
-            do = self._cheap(_ways(plan, price or 0.0, workers, schedules))
+            do = self._cheap(_ways(plan, price or 0.0, num_gpus, workers, schedules))
         raise UsageError(f"plan for at most {self._words()}", " and ".join(found), do)
 
     def _words(self) -> str:
@@ -69,7 +72,7 @@ class Spending:
         """Say with how many workers all of it is the quickest that keeps to every budget; else what is nearest."""
         cheap = [way for way in ways if way.price is not None and self.price is not None and way.price <= self.price]
         if kept := [way for way in cheap if self.hours is None or way.hours <= self.hours]:
-            return f"take {min(kept, key=_quickest).told()}"
+            return f"take {min([way for way in kept if not way.more_gpus] or kept, key=_quickest).told()}"
         if cheap:
             nearest = f"the quickest that costs no more is {min(cheap, key=_quickest).told()}"
             return f"raise one of them, or shorten the run: {nearest}"
@@ -101,16 +104,17 @@ def _takes(plan: Plan, hours: float, limit: float) -> str:
     return f"the whole graph takes {hours:.3g} hours, {of}"
 
 
-def _ways(plan: Plan, price: float, workers: Workers, schedules: Schedules) -> list[_Way]:
-    """Try other workers for the longest gang, on as many GPUs as the plan then has."""
+def _ways(plan: Plan, price: float, num_gpus: int, workers: Workers, schedules: Schedules) -> list[_Way]:
+    """Try other workers for the longest gang, on as many GPUs as they ask for, and on as many as there were."""
     gang = next((one for one in longest_nodes(plan) if is_gang(one)), None)
     found = []
     for point in workers(gang.node) if gang else ():
         one = point.planned
         if gang is None or one is None:
             continue
-        schedule = schedules(Plan({**plan.nodes, one.node: one}), point.num_gpus)
         cost = None if one.price is None else price - (plan.nodes[one.node].price or 0.0) + one.price
-        if not schedule.problem:
-            found.append(_Way(gang.node, point, schedule.seconds / 3600, cost))
+        for more in (0, num_gpus) if num_gpus > point.num_gpus else (0,):
+            schedule = schedules(Plan({**plan.nodes, one.node: one}), more or point.num_gpus)
+            if not schedule.problem:
+                found.append(_Way(gang.node, point, schedule.seconds / 3600, cost, more))
     return found

@@ -66,7 +66,7 @@ class Machine:
             each = self.cluster.cores_per_machine
             return f"hours assume no GPU{'' if self.is_here else f', {self.cores // each} x {each} cores'} and {core}"
         asks = swept.endswith((".resources.workers", ".resources.gpus_per_worker")) and self.is_asked_by_spec
-        gpus = f"as many {self.name} as each row asks for" if asks else f"{self.num_gpus} x {self.name}"
+        gpus = f"as many {self.name} as each row asks for" if asks else f"{self.num_gpus:,} x {self.name}"
         between = told("network_gbit_per_s", f"{self.cluster.network_gbit_per_s:g} Gbit/s")
         links = f"{between} between machines of {told('gpus_per_machine', str(self.cluster.gpus_per_machine))}"
         store = told("store_gbit_per_s", f"{self.cluster.store_gbit_per_s:g} Gbit/s")
@@ -153,12 +153,6 @@ def total(plan: Plan, machine: Machine) -> dict[str, Any]:
         "energy_kwh": sum(one.energy_kwh for one in due if one.energy_kwh is not None),
         "unknown": [one.node for one in due if _is_unknown(one)],
     }
-
-
-def held(seconds: float, machine: Machine) -> dict[str, float | None]:
-    """Say what all GPUs cost if they are held from the run's beginning to its end, for `plan --json`."""
-    hours = seconds / 3600 * machine.num_gpus
-    return {"held_gpu_hours": hours, "held_price": _times(hours, machine.price_per_gpu_hour)}
 
 
 @dataclass(frozen=True)
