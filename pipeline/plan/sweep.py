@@ -51,6 +51,8 @@ class SweptPoint:
     """Why this value cannot be."""
     also: str = ""
     """What had to change with it."""
+    num_gpus: int = 0
+    """Of the machines that it is planned for."""
 
     def to_json(self) -> dict[str, object]:
         """One point of `plan --sweep --json`."""
@@ -106,7 +108,8 @@ def _point(
         else:
             spec, also = _loaded(swept, value, load)
         externals = {uri: _fingerprint(found) for uri, found in facts.external.items()}
-        plan = costed(spec, replace(facts, wanted=fingerprints(spec.graph, externals)), machine(spec, cluster))
+        on = machine(spec, cluster)
+        plan = costed(spec, replace(facts, wanted=fingerprints(spec.graph, externals)), on)
     except (SpecError, UsageError) as error:
         return SweptPoint(float(value), problem=error.found)
     known = [one for id, one in plan.nodes.items() if swept.node in (None, spec.graph.nodes[id].name)]
@@ -116,7 +119,7 @@ def _point(
         return SweptPoint(float(value), problem=f"{known[0].node} cannot be reckoned: {why}")
     trained = [one for one in timed if one.stage == "pretrain"]
     longest = max(trained or timed, key=lambda one: one.estimate.hours or 0.0)
-    return SweptPoint(float(value), longest, also=also)
+    return SweptPoint(float(value), longest, also=also, num_gpus=on.num_gpus)
 
 
 def _fingerprint(found: Committed | VitpipeError) -> str:
