@@ -60,7 +60,8 @@ class MachineOptions:
 
         kinds = given_machines.gpu_kinds(self.gpus_file)
         facts = cluster or given_machines.cluster(self.cluster_file)
-        cores = os.cpu_count() or 1
+        is_told = "cores_per_machine" in facts.model_fields_set or "RAY_ADDRESS" in os.environ
+        cores = None if is_told else os.cpu_count() or 1
         made = prices.machine(spec.graph, self.gpu, self.gpus, self.price, kinds, facts, cores)
         return made if made.num_gpus else replace(made, cluster=given_machines.with_measured_core(facts))
 

@@ -102,7 +102,9 @@ def _point(
         also = ""
         if swept.is_of_machines:
             try:
-                cluster = ClusterFacts.model_validate({**cluster.model_dump(), swept.path: float(value)})
+                cluster = ClusterFacts.model_validate(
+                    {**cluster.model_dump(exclude_unset=True), swept.path: float(value)}
+                )
             except ValidationError as error:
                 return SweptPoint(float(value), problem=_out_of_bounds(error, value))
             spec = load(())

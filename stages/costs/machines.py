@@ -43,6 +43,9 @@ class GpuKind(Settings):
     """Bytes a second to the other GPUs of its machine, one way."""
     watts: Positive
     """Its board's limit."""
+    launch_us: Positive = 5.0
+    """Microseconds in which a process asks it for one operation; assumed, of PyTorch without CUDA graphs. The GPU works
+    meanwhile: a step takes the longer of the two."""
     price_per_hour: Annotated[float, Field(ge=0, le=1e9)] | None = None
     """In any currency; left out, a plan has no price."""
     utilisation: dict[str, Busy] = Field(default_factory=dict)
