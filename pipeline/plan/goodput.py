@@ -15,7 +15,7 @@ from vitpipe.infra.simulation.road import Trip
 from vitpipe.infra.simulation.training_model import TrainingModel
 from vitpipe.pipeline.plan.planned import Plan
 from vitpipe.pipeline.spec.graph import Graph, is_uri
-from vitpipe.stages.costs.failures import stall_s
+from vitpipe.stages.costs.failures import stall_s, upload_s
 from vitpipe.stages.costs.machines import ClusterFacts
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe
@@ -103,14 +103,13 @@ def _model(
     """Say what the training takes on machines as a plan assumes them; `saved` are a checkpoint's bytes."""
     resources, cluster, machines = recipe.resources, around.cluster, size.most
     again = max(0.0, cluster.restart_s - TrainingModel.loss_seen_s - TrainingModel.end_s)  # the loss is seen before
-    sent = saved / machines / cluster.store_bytes_per_s(machines)
     return TrainingModel(
         total_steps=recipe.total_steps,
         step_seconds=lambda count: step_s * machines / count,
         next_save=SavesEach(recipe.checkpoint_steps, recipe.total_steps),
         size=size,
         stall_s=stall_s(cluster, saved, gpus) if around.stall_s is None else around.stall_s,
-        commit_s=sent if around.commit_s is None else around.commit_s,
+        commit_s=upload_s(cluster, saved, machines) if around.commit_s is None else around.commit_s,
         start_s=again if around.start_s is None else around.start_s,
         first_start_s=cluster.ranks_start_s if around.start_s is None else around.start_s,
         hang_timeout_s=resources.hang_timeout_s,

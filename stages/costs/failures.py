@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from vitpipe.stages.costs.machines import GBIT, ClusterFacts
+from vitpipe.stages.costs.machines import ClusterFacts
 
 HOPELESS, MONTH_S = 100, 30 * 86_400.0
 """A training that takes so many times what its steps take, and a month, never comes to its end: as `goodput` has it."""
@@ -101,6 +101,4 @@ def stall_s(cluster: ClusterFacts, state_bytes: float, ranks: int) -> float:
 
 def upload_s(cluster: ClusterFacts, state_bytes: float, machines: int) -> float:
     """Seconds until one checkpoint is in the store, written as fast as it is read; each machine sends its part."""
-    total = cluster.store_total_gbit_per_s
-    rate = min(cluster.store_gbit_per_s, total / machines if total else math.inf)
-    return state_bytes / machines / (rate * GBIT)
+    return state_bytes / machines / cluster.store_bytes_per_s(machines)
