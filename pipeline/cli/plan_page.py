@@ -80,7 +80,7 @@ def binding(costs: Costs, unit: str = "worker") -> str:
         words += f"; {share:.0%} of a step computes blocks again (activation_checkpointing: blocks)"
     needed = _needed(costs, unit)
     if "cores_per_machine" in costs.needed:
-        words += f"; with {needed} images would bind" if needed else ""
+        words += f"; with {needed} images would bind" if needed and costs.binds != "images" else ""
         words += f"; {_too_many_cores(costs, unit)}"
     elif needed:
         words += f"; {needed} would do"

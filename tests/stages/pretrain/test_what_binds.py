@@ -13,6 +13,7 @@ from vitpipe.stages.pretrain.estimate import estimate
 from vitpipe.stages.vit.flops import num_parameters, recomputed_flops_per_image, train_flops_per_image
 
 I21K = Estimate(splits={"train": 14_197_122}, num_classes=21_843, image_bytes=110_000)
+LARGE_PNGS = Estimate(splits={"train": 1_000_000}, num_classes=1000, image_bytes=2_000_000, image_format="png")
 PLENTY = {"workers": 64, "gpus_per_worker": 1, "cpus_per_worker": 14}
 
 
@@ -62,10 +63,11 @@ def test_a_disk_without_room_for_its_windows_binds_by_reads_of_single_images() -
 
 
 def test_large_pngs_bind_and_how_many_cores_would_do() -> None:
-    pngs = Estimate(splits={"train": 1_000_000}, num_classes=1000, image_bytes=2_000_000, image_format="png")
-    found = costs(data=pngs, cluster={"store_gbit_per_s": 400})
+    found = costs(data=LARGE_PNGS, cluster={"store_gbit_per_s": 400})
     assert found.binds == "images" and found.image_milliseconds["decode"] > 10
-    assert costs(data=pngs.model_copy(update={"image_format": "jpeg", "image_bytes": 110_000.0})).binds == "compute"
+    assert (
+        costs(data=LARGE_PNGS.model_copy(update={"image_format": "jpeg", "image_bytes": 110_000.0})).binds == "compute"
+    )
 
 
 def test_randaugment_on_one_core_binds() -> None:
@@ -206,6 +208,8 @@ def test_a_faster_store_is_advised_only_as_far_as_images_let_it() -> None:
     assert found.binds == "store" and "cores_per_machine" in found.needed
     said = binding(found)
     assert "would do" not in said and "Gbit/s from the store a machine images would bind; images would need" in said
+    already = costs("Ti/16", resources={"micro_batch": 1, "workers": 8, "cpus_per_worker": 1}, data=LARGE_PNGS)
+    assert already.binds == "images" and "images would bind" not in binding(already)
     faster = slow | {"store_gbit_per_s": 1.01 * found.needed["store_gbit_per_s"]}
     assert costs("Ti/16", cluster=faster, resources={"micro_batch": 64, "cpus_per_worker": 14}).binds == "images"
 
