@@ -24,7 +24,8 @@ class Costs(Settings):
     """What holds a step up."""
     step_seconds: dict[str, float]
     """Of one step: compute, images and store go on at once, network is what is not hidden of the collectives, and
-    traffic all of them."""
+    traffic all of them. Compute is the model's FLOPs, of which recompute those that are computed again; or launches,
+    the time in which a host asks its GPU for them, where that is longer."""
     images_per_s: float
     """Of all workers, between checkpoints."""
     compute_images_per_s: float
@@ -36,7 +37,8 @@ class Costs(Settings):
     gpus: float = 0.0
     """That all of them hold together."""
     needed: dict[str, float] = Field(default_factory=dict)
-    """To be bound by compute: `cores_per_worker`, `store_gbit_per_s` of each machine, `network_gbit_per_s`. Where no
+    """To be bound by compute: `cores_per_worker`, `store_gbit_per_s` of each machine, `network_gbit_per_s`, or a larger
+    `micro_batch`. Where no
     machine has so many cores for each of its workers also `cores_per_machine`, and `workers_per_machine` that it has
     them for."""
     image_milliseconds: dict[str, float] = Field(default_factory=dict)
@@ -142,6 +144,10 @@ class Known(Settings):
     def gpu_speed(self, variant: str = DEFAULT_SHARE, precision: str = "bf16") -> float | None:
         """FLOP/s of one GPU on a model of this variant; None where nobody knows them of this precision."""
         return self.gpu.flops(variant, precision) if self.gpu else self.gpu_flops
+
+    def launch_s(self, launches: float) -> float:
+        """Seconds in which a process asks its GPU for so many operations; 0 where nobody described one."""
+        return launches * self.gpu.launch_us / 1e6 if self.gpu and self.gpus else 0.0
 
     def no_speed(self, precision: str) -> str:
         """Say that hours cannot be told on these GPUs; empty where they can."""

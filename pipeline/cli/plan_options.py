@@ -96,12 +96,14 @@ def show_sweep(
     as_json: bool,
 ) -> None:
     """Plan one field at several values, and print or draw what each comes to."""
-    from vitpipe.pipeline.cli.sweep_chart import sweep_lines, sweep_svg
+    from vitpipe.pipeline.cli.sweep_chart import sweep_lines
 
     swept, points, machine = sweep_of(text, path, overrides, options, facts)
     was_there = svg is not None and svg.exists()
     if svg is not None:
-        write_svg(svg, str(sweep_svg(swept, points)))
+        from vitpipe.pipeline.cli.sweep_drawing import sweep_svg  # matplotlib takes a second
+
+        write_svg(svg, sweep_svg(swept, points))
     if as_json:
         print_json(_sweep_json(swept, points, machine))
         return

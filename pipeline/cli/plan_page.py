@@ -13,7 +13,7 @@ from vitpipe.stages.estimates import Costs
 _OF_CORES = ("cores_per_worker", "cores_per_machine", "workers_per_machine")
 SHORT_S = 1e-5
 """Below it a time is not worth its digits."""
-_TERMS = ("compute", "network", "traffic", "images", "store", "step")
+_TERMS = ("compute", "recompute", "launches", "network", "traffic", "images", "store", "step")
 
 
 def show_plan(plan: Plan, uri: str, why: bool, stands_still: str) -> None:
@@ -60,7 +60,8 @@ def binding_lines(plan: Plan) -> Iterator[str]:
     """Write a line for each pretraining still to be run, and for tasks that their model does not bind."""
     for one in plan.nodes.values():
         costs = one.estimate.costs
-        if costs is not None and one.action != "reuse" and (one.stage == "pretrain" or costs.binds != "compute"):
+        mendable = costs is not None and costs.binds not in ("compute", "start")
+        if costs is not None and one.action != "reuse" and (one.stage == "pretrain" or mendable):
             yield f"{one.node}: {binding(costs, _unit(one))}"
 
 
@@ -74,10 +75,15 @@ def binding(costs: Costs, unit: str = "worker") -> str:
     if costs.binds == "network":
         ratio = costs.compute_images_per_s / costs.images_per_s
         words += f", {ratio:.1f} times as long as compute alone"
-    if needed := _needed(costs, unit):
-        words += f"; {needed} would do"
+    if again := costs.step_seconds.get("recompute"):
+        share = again / costs.step_seconds["compute"]
+        words += f"; {share:.0%} of a step computes blocks again (activation_checkpointing: blocks)"
+    needed = _needed(costs, unit)
     if "cores_per_machine" in costs.needed:
+        words += f"; with {needed} images would bind" if needed else ""
         words += f"; {_too_many_cores(costs, unit)}"
+    elif needed:
+        words += f"; {needed} would do"
     if costs.knee_workers is not None and costs.workers > costs.knee_workers:
         words += f"; beyond {counted(costs.knee_workers, unit)} twice as many are less than 1.5 times as fast"
     return words
@@ -100,12 +106,18 @@ def _too_many_cores(costs: Costs, unit: str) -> str:
 def _needed(costs: Costs, unit: str) -> str:
     words = {
         "cores_per_worker": lambda many: f"{counted(many, 'core')} a {unit} (resources.cpus_per_{unit}: {many:.0f})",
-        "store_gbit_per_s": lambda many: f"{many:.3g} Gbit/s from the store a machine",
-        "network_gbit_per_s": lambda many: f"{many:.3g} Gbit/s between machines",
+        "micro_batch": lambda many: f"micro_batch {many:.0f}",
+        "store_gbit_per_s": lambda many: f"{_rate(many)} Gbit/s from the store a machine",
+        "network_gbit_per_s": lambda many: f"{_rate(many)} Gbit/s between machines",
     }
     if "cores_per_machine" in costs.needed:
         del words["cores_per_worker"]
     return " and ".join(words[name](many) for name, many in costs.needed.items() if name in words)
+
+
+def _rate(many: float) -> str:
+    """Write three digits and no power: `0.42`, `87.5`, `1,600`."""
+    return f"{many:,.0f}" if many >= 1000 else f"{many:.3g}"
 
 
 def why_lines(plan: Plan) -> Iterator[str]:
@@ -116,7 +128,8 @@ def why_lines(plan: Plan) -> Iterator[str]:
 
 
 def _why(one: Planned, costs: Costs) -> Iterator[str]:
-    steps = ", ".join(f"{name} {_took(costs.step_seconds[name])}" for name in _TERMS if name in costs.step_seconds)
+    shown = {name for name, took in costs.step_seconds.items() if took or name not in ("recompute", "launches")}
+    steps = ", ".join(f"{name} {_took(costs.step_seconds[name])}" for name in _TERMS if name in shown)
     yield f"{'a step' if 'step' in costs.step_seconds else 'a task'}: {steps}"
     image = ", ".join(f"{name} {took:.3g} ms" for name, took in costs.image_milliseconds.items() if took)
     if costs.memory_terms:

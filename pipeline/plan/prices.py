@@ -77,12 +77,16 @@ class Machine:
         named = ", ".join(
             f"{name} {share:.0%}" for name, share in self.gpu.utilisation.items() if name != DEFAULT_SHARE
         )
-        peaks = f"{self.gpu.peak_flops / 1e12:.3g} bf16 TFLOP/s"
+        peaks = f"{_tera(self.gpu.peak_flops)} bf16 TFLOP/s"
         if self.has_fp32 and self.gpu.peak_flops_fp32:
-            peaks += f" or {self.gpu.peak_flops_fp32 / 1e12:.3g} in fp32 without TF32"
+            peaks += f" or {_tera(self.gpu.peak_flops_fp32)} in fp32 without TF32"
         elif self.has_fp32:
             peaks += " (none is known in fp32)"
         return f"{self.gpu.share():.0%}{f' ({named})' if named else ''} of its {peaks}"
+
+
+def _tera(flops: float) -> str:
+    return f"{flops / 1e12:,.0f}" if flops >= 1e15 else f"{flops / 1e12:.3g}"
 
 
 def machine(

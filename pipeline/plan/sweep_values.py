@@ -11,7 +11,8 @@ FORM = "write numbers, such as --sweep workers=8,16,32"
 def read(text: str) -> tuple[str, tuple[float, ...]]:
     """Read `a.b=x,y,...,z` as a name and its values, each once. UsageError for what is no number, and for too many.
 
-    `...` is filled in by the ratio of the two before it; between whole numbers stand whole numbers.
+    `...` is filled in by the ratio of the two before it; between whole numbers stand whole numbers,
+    between others such of six digits.
     """
     name, equals, listed = text.partition("=")
     if not equals or not name.strip() or not listed:
@@ -44,8 +45,8 @@ def _between(name: str, first: float, second: float, last: float) -> list[float]
     count = math.floor((math.log(last) - math.log(second)) / math.log(ratio) + 1e-9)
     _refuse_many(name, count)
     steps = [second * ratio**step for step in range(1, count + 1)]
-    if all(one.is_integer() for one in (first, second, last)):
-        steps = [float(round(step)) for step in steps]
+    is_whole = all(one.is_integer() for one in (first, second, last))
+    steps = [float(round(step)) if is_whole else float(f"{step:.6g}") for step in steps]
     return [step for step in steps if step < last]
 
 

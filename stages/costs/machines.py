@@ -40,6 +40,9 @@ class GpuKind(Settings):
     """Bytes a second to the other GPUs of its machine, one way."""
     watts: Positive
     """Its board's limit."""
+    launch_us: Positive = 5.0
+    """Microseconds in which a process asks it for one operation; assumed, of PyTorch without CUDA graphs. The GPU works
+    meanwhile: a step takes the longer of the two."""
     price_per_hour: Annotated[float, Field(ge=0, le=1e9)] | None = None
     """In any currency; left out, a plan has no price."""
     utilisation: dict[str, Busy] = Field(default_factory=dict)
@@ -74,9 +77,9 @@ class ClusterFacts(Settings):
     latency_s: Positive = 5e-6
     """Of one message between two machines."""
     store_gbit_per_s: Positive = 25.0
-    """What one machine reads from the store."""
+    """What one machine reads from the store, and writes of a checkpoint to it."""
     store_total_gbit_per_s: Positive | None = None
-    """What all machines together read from the store; left out, it has no limit of its own."""
+    """The same of all machines together; left out, it has no limit of its own."""
     copy_bytes_per_s: Positive = 10e9
     """A rank's copy of its state into memory, for which training waits at a checkpoint; 10 to 20 measured."""
     gpu_hours_between_failures: Positive = 50_700.0
@@ -93,6 +96,11 @@ class ClusterFacts(Settings):
     """Of one core at work, with its share of memory and board."""
     price_per_core_hour: Annotated[float, Field(ge=0, le=1e9)] | None = None
     """Where a node computes on CPU cores alone."""
+
+    def store_bytes_per_s(self, machines: int) -> float:
+        """Bytes a second between one machine and the store, while so many use it."""
+        total = self.store_total_gbit_per_s
+        return min(self.store_gbit_per_s, total / machines if total else self.store_gbit_per_s) * GBIT
 
     def machines_for(self, workers: int, gpus_each: float, cores_each: int) -> int:
         """Count the machines that so many ranks fill: by their GPUs and by their cores."""

@@ -53,6 +53,8 @@ class Tasks:
     """FLOP/s of one task."""
     start_s: float = 0.0
     """Of each, until it begins with its first step."""
+    launches_s: float = 0.0
+    """In which the hosts of all of them ask their GPUs for work."""
 
     @property
     def count(self) -> int:
@@ -66,8 +68,8 @@ class Tasks:
 
     @property
     def compute_s(self) -> float:
-        """Seconds of the model alone, all tasks one after the other."""
-        return self.flops / self.speed
+        """Seconds of the model alone, all tasks one after the other: no less than it takes to ask a GPU for it."""
+        return max(self.flops / self.speed, self.launches_s)
 
     @property
     def images_s(self) -> float:
@@ -75,8 +77,10 @@ class Tasks:
         return self.images * self.image.milliseconds() / 1000 / max(1.0, self.cores_each)
 
     @property
-    def binds(self) -> Literal["compute", "images"]:
-        """`images` or `compute`."""
+    def binds(self) -> Literal["compute", "images", "start"]:
+        """What takes longest of all tasks together."""
+        if self.count * self.start_s > max(self.images_s, self.compute_s):
+            return "start"
         return "images" if self.images_s > self.compute_s else "compute"
 
     @property

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, ShardSet
+from vitpipe.stages.costs.launches import FLAT
 from vitpipe.stages.costs.tasks import Tasks
 from vitpipe.stages.estimates import Estimate, Given, Known, tasks_costs
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
@@ -16,7 +17,7 @@ from vitpipe.stages.settings import Duration, micro_batch_of
 from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
 from vitpipe.stages.training.doubts import Training, doubts
 from vitpipe.stages.training.optim.kinds import rule_of
-from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
+from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_blocks, num_parameters, train_flops_per_image
 
 
 def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given, known: Known) -> Estimate:
@@ -183,6 +184,8 @@ def _tasks(
     speed = known.gpu_speed(str(model.variant), config.precision)
     if gpus and speed is None:
         return None
+    micro = micro_batch_of(config.batch_images, resources.micro_batch)
+    launches = FLAT.of_passes(images, micro, config.batch_images, num_blocks(model)) if gpus else 0.0
     cores = max(asked, resources.threads) if gpus else asked * known.part_of_cores(asked)
     return Tasks(
         flops=flops,
@@ -194,6 +197,7 @@ def _tasks(
         cores_each=cores,
         cores_asked=asked,
         start_s=known.cluster.task_start_s,
+        launches_s=known.launch_s(launches),
         speed=speed * min(1.0, gpus)
         if gpus and speed
         else known.core_speed(model.feature_width, config.precision == "bf16") * cores,

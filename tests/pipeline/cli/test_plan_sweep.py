@@ -1,6 +1,7 @@
 """`plan --sweep`, budgets, and tables of GPUs and machines that a user gives."""
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -59,9 +60,35 @@ def test_a_sweep_is_a_table_with_bars_and_a_drawing(plan: Run, tmp_path: Path) -
     again = plan(*ON_GPUS, "--sweep", "workers=8,64", "--svg", "x.svg")[1]
     assert "drawn: x.svg, in place of what was there" in again
     assert eight.count("#") < many.count("#") == 30 and "bound by compute" in eight and "price" in many
-    root = ET.parse(tmp_path / "x.svg").getroot()
-    told = [one.text or "" for one in root.iter("{http://www.w3.org/2000/svg}title")]
-    assert len(told) == 3 and told[1].startswith("8: ") and told[2].startswith("64: ")
+    assert ET.parse(tmp_path / "x.svg").getroot().tag.endswith("svg")
+    found = words_in(tmp_path / "x.svg")
+    assert {"8", "64", "resources.workers of backbone", "images/s of backbone"} < set(found)
+    assert found[-2:] == ["bound by compute", "in proportion"], "what does not bind has no place in the legend"
+
+
+def words_in(svg: Path) -> list[str]:
+    """What is written in a drawing of matplotlib's, which draws letters as outlines."""
+    return re.findall(r"<!-- (.*?) -->", svg.read_text())
+
+
+def test_a_drawing_is_the_same_in_any_order_and_marks_what_cannot_be_planned(plan: Run, tmp_path: Path) -> None:
+    for name, values in (("a", "64,100,8,512"), ("b", "8,64,100,512")):
+        assert plan(*ON_GPUS, "--sweep", f"workers={values}", "--svg", f"{name}.svg")[0] == 0
+    assert (tmp_path / "a.svg").read_text() == (tmp_path / "b.svg").read_text()
+    told = words_in(tmp_path / "a.svg")
+    assert {"100", "cannot be planned", "open: with a smaller micro_batch", "bound by network"} < set(told)
+
+
+def test_a_drawing_has_an_ideal_line_for_what_is_counted_alone_and_labels_that_have_room(
+    plan: Run, tmp_path: Path
+) -> None:
+    assert plan(*ON_GPUS, "--sweep", "image_px=64,128,224", "--svg", "x.svg")[0] == 0
+    assert "in proportion" not in words_in(tmp_path / "x.svg") and "224" in words_in(tmp_path / "x.svg")
+    asked = "network_gbit_per_s=1,1.7,...,20000"
+    assert plan(*ON_GPUS, f"{OF}.workers=64", "--sweep", asked, "--svg", "x.svg")[0] == 0
+    labels = words_in(tmp_path / "x.svg")[: words_in(tmp_path / "x.svg").index("network_gbit_per_s")]
+    assert "in proportion" not in words_in(tmp_path / "x.svg")
+    assert labels[0] == "1" and labels[-1] == "20000" and 6 <= len(labels) < 19 and max(map(len, labels)) <= 7
 
 
 def test_machines_are_swept_too(plan: Run) -> None:
@@ -93,7 +120,14 @@ def test_values_are_looked_at_before_anything_is_read(text: str, words: str, pla
 def test_values_between_whole_numbers_are_whole() -> None:
     name, found = read("a.workers=8,9,...,100")
     assert name == "a.workers" and found[:4] == (8, 9, 10, 11) and all(one.is_integer() for one in found)
-    assert read("lr=0.1,0.2,...,0.8")[1] == pytest.approx((0.1, 0.2, 0.4, 0.8)) and read("w=1,1,2")[1] == (1, 2)
+    assert read("lr=0.1,0.2,...,0.8")[1] == (0.1, 0.2, 0.4, 0.8) and read("lr=1,1.7,...,5")[1] == (
+        1,
+        1.7,
+        2.89,
+        4.913,
+        5,
+    )
+    assert read("w=1,1,2")[1] == (1, 2)
     assert [written(one) for one in (8.0, 1234567.0, 0.1, 1e-4)] == ["8", "1234567", "0.1", "0.0001"]
 
 
