@@ -15,6 +15,7 @@ from vitpipe.pipeline.cli.outlook import data_words
 from vitpipe.pipeline.cli.score_lines import number as score_number
 from vitpipe.pipeline.cli.terminal import dropped, printable
 from vitpipe.pipeline.plan.planned import Plan, Planned
+from vitpipe.pipeline.plan.prices import Machine
 from vitpipe.pipeline.store.node_status import NodeStatus, RunStatus
 from vitpipe.stages.images.wordnet import with_words
 from vitpipe.stages.predict.image_files import Prediction, percent
@@ -104,13 +105,15 @@ def plan_lines(plan: Plan) -> Iterable[str]:
         yield f"{one.node}: {one.action} ({_because(one)})" + (f": {words}" if words else "")
 
 
-def total_line(total: Mapping[str, Any], gpu: str) -> str:
+def total_line(total: Mapping[str, Any], machine: Machine) -> str:
     """Sum up the nodes still to run in one line: `4.7e+20 FLOPs, 331 GPU-hours of H100, price 993`."""
     words = [f"in all {short(total['flops'])} FLOPs"]
-    words += [f"{short(total['gpu_hours'])} GPU-hours of {gpu}"] if total["gpu_hours"] else []
+    words += [f"{short(total['gpu_hours'])} GPU-hours of {machine.name}"] if total["gpu_hours"] else []
     words += [f"price {short(total['price'])}"] if total["price"] is not None else []
     if total["price"] is None and total["gpu_hours"]:
         words += ["no price (give --price-per-gpu-hour)"]
+    elif total["price"] is None and machine.price_per_gpu_hour is not None:
+        words += ["no price (no GPU is needed: give price_per_core_hour by --cluster-file)"]
     words += [f"{short(total['energy_kwh'])} kWh"] if total["energy_kwh"] else []
     words += [f"not counting {', '.join(total['unknown'])}"] if total["unknown"] else []
     return ", ".join(words)

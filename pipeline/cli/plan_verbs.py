@@ -98,7 +98,7 @@ def plan(
     schedule = scheduled(made, found.graph, machine)
     if as_json:
         facts_of_run = {"total": total, "assumes": machine.assumption(), "nothing_would_start": stands_still}
-        print_json({"run": found.uri, **made.to_json(), **facts_of_run, "schedule": schedule.to_json()})
+        print_json({"run": found.uri, **made.to_json(), **facts_of_run, "schedule": schedule.to_json(machine)})
     else:
         show_plan(made, found.uri, why, stands_still)
         show_sum(total, machine, schedule)

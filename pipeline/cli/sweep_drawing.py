@@ -23,6 +23,8 @@ _LOOKS = {
     "images": ("#e69f00", "s"),
     "store": ("#d55e00", "^"),
     "network": ("#0072b2", "D"),
+    "launches": ("#cc79a7", "*"),
+    "start": ("#56b4e9", "P"),
     "none": ("#777777", "v"),
 }
 """Colour and shape of what binds: told apart in grey, too (colours of Okabe and Ito)."""

@@ -66,7 +66,7 @@ class Machine:
             each = self.cluster.cores_per_machine
             return f"hours assume no GPU{'' if self.is_here else f', {self.cores // each} x {each} cores'} and {core}"
         asks = swept.endswith((".resources.workers", ".resources.gpus_per_worker")) and self.is_asked_by_spec
-        gpus = f"as many {self.name} as each row asks for" if asks else f"{self.num_gpus} x {self.name}"
+        gpus = f"as many {self.name} as each row asks for" if asks else f"{self.num_gpus:,} x {self.name}"
         between = told("network_gbit_per_s", f"{self.cluster.network_gbit_per_s:g} Gbit/s")
         links = f"{between} between machines of {told('gpus_per_machine', str(self.cluster.gpus_per_machine))}"
         store = told("store_gbit_per_s", f"{self.cluster.store_gbit_per_s:g} Gbit/s")
@@ -86,9 +86,7 @@ class Machine:
 
 
 def _tera(flops: float) -> str:
-    """Write three digits of a number of TFLOP/s, and no power: `19.5`, `2,250`."""
-    tera = flops / 1e12
-    return f"{tera:,.0f}" if tera >= 1000 else f"{tera:.3g}"
+    return f"{flops / 1e12:,.0f}" if flops >= 1e15 else f"{flops / 1e12:.3g}"
 
 
 def machine(
@@ -223,9 +221,11 @@ def _times(hours: float, price: float | None) -> float | None:
 
 
 def _price(due: Sequence[Planned], gpu_hours: Sequence[float], machine: Machine) -> float | None:
-    """What all of it costs; None where an hour has no price."""
-    known = [one.price for one in due if one.price is not None]
-    if machine.price_per_gpu_hour is None and (gpu_hours or not known):
+    """What all of it costs; None where an hour has no price: of GPUs, or of cores where none are needed."""
+    known, computes = [one.price for one in due if one.price is not None], any(one.energy_kwh for one in due)
+    if not known and (computes or machine.price_per_gpu_hour is None):
+        return None
+    if machine.price_per_gpu_hour is None and gpu_hours:
         return None
     return sum(known)
 

@@ -31,10 +31,16 @@ class Schedule:
     problem: str = ""
     """Why there is none: what these machines could never hold."""
 
-    def to_json(self) -> dict[str, object]:
+    def held(self, machine: Machine) -> dict[str, float | None]:
+        """Say what all GPUs cost if they are held from the beginning to the end."""
+        hours, each = self.seconds / 3600 * machine.num_gpus, machine.price_per_gpu_hour
+        return {"held_gpu_hours": hours, "held_price": None if each is None else hours * each}
+
+    def to_json(self, machine: Machine) -> dict[str, object]:
         """The schedule as `plan --json` prints it."""
         spans = {node: {"came": one.came, "began": one.began, "ended": one.ended} for node, one in self.spans.items()}
-        return {"seconds": self.seconds, "nodes": spans, "unknown": list(self.unknown), "problem": self.problem}
+        told = {"seconds": self.seconds, "nodes": spans, "unknown": list(self.unknown), "problem": self.problem}
+        return told | self.held(machine)
 
 
 def scheduled(plan: Plan, graph: Graph, machine: Machine) -> Schedule:

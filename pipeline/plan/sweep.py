@@ -56,6 +56,8 @@ class SweptPoint:
     """Why this value cannot be."""
     also: str = ""
     """What had to change with it."""
+    num_gpus: int = 0
+    """Of the machines that it is planned for."""
 
     def to_json(self) -> dict[str, object]:
         """One point of `plan --sweep --json`."""
@@ -111,7 +113,8 @@ def _point(
         else:
             spec, also = _loaded(swept, value, load)
         externals = {uri: _fingerprint(found) for uri, found in facts.external.items()}
-        plan = costed(spec, replace(facts, wanted=fingerprints(spec.graph, externals)), machine(spec, cluster))
+        on = machine(spec, cluster)
+        plan = costed(spec, replace(facts, wanted=fingerprints(spec.graph, externals)), on)
     except SpecError as error:
         return SweptPoint(float(value), problem="; ".join(_told(one, swept) for one in error.problems))
     except UsageError as error:
@@ -123,7 +126,7 @@ def _point(
         return SweptPoint(float(value), problem=f"{known[0].node} cannot be reckoned: {why}")
     trained = [one for one in timed if one.stage == "pretrain"]
     longest = max(trained or timed, key=lambda one: one.estimate.hours or 0.0)
-    return SweptPoint(float(value), longest, also=also)
+    return SweptPoint(float(value), longest, also=also, num_gpus=on.num_gpus)
 
 
 def _out_of_bounds(error: ValidationError, value: str) -> str:

@@ -236,7 +236,7 @@ for name in {names}:
 
 
 def main_of(args: tuple[str, ...], cwd: Path, stdout: Any, stderr: Any) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", "from vitpipe.pipeline.cli.main import main; main()", *args]
+    command = [sys.executable, "-m", "vitpipe", *args]
     env = {**os.environ, "PYTHONPATH": str(Path.cwd()), "XDG_STATE_HOME": str(cwd / "state")}
     return subprocess.run(command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, text=True, check=False)
 

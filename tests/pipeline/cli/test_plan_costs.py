@@ -1,6 +1,7 @@
 """What `plan` says a recipe costs, on which GPU, for whose data, and how far it is from the paper's."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,36 @@ def test_a_price_is_hours_times_price(plan: Plan) -> None:
     assert found["total"]["price"] == pytest.approx(2.5 * found["total"]["gpu_hours"])
     assert found["total"]["gpu_hours"] > node["gpu_hours"], "fine-tuning costs too"
     assert plan(*ON_GPUS)["total"]["price"] is None
+
+
+def test_gpus_that_wait_are_priced_too_where_they_are_held(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = (*ON_GPUS, "--gpus", "64", "--price-per-gpu-hour", "2")
+    schedule, total = (plan(*asked)[name] for name in ("schedule", "total"))
+    assert schedule["held_gpu_hours"] == pytest.approx(64 * schedule["seconds"] / 3600)
+    assert schedule["held_price"] == pytest.approx(2 * schedule["held_gpu_hours"])
+    assert schedule["held_price"] > 5 * total["price"]
+    assert cli.invoke(["plan", "my.yaml", *asked]) == 0
+    assert re.search(
+        r"; held all the time: [0-9.]+k GPU-hours, price [0-9.]+k", " ".join(capsys.readouterr().out.split())
+    )
+
+
+def test_a_price_of_gpus_is_none_of_cores(plan: Plan, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("core_gflops: 40")
+    (tmp_path / "d.yaml").write_text("{core_gflops: 40, price_per_core_hour: 0.05}")
+    of_gpus = ("--price-per-gpu-hour", "2", "--cluster-file")
+    assert plan(*of_gpus, "c.yaml")["total"]["price"] is None and plan(*of_gpus, "d.yaml")["total"]["price"] > 0
+    assert cli.invoke(["plan", "my.yaml", *of_gpus, "c.yaml"]) == 0
+    assert "no price (no GPU is needed: give price_per_core_hour" in " ".join(capsys.readouterr().out.split())
+    assert cli.invoke(["plan", "my.yaml", *of_gpus, "c.yaml", "--max-price", "0"]) == 2
+    assert "no core-hour has a price. Give price_per_core_hour" in " ".join(capsys.readouterr().err.split())
+
+
+def test_one_is_not_many_and_a_fan_out_has_tasks(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.invoke(["plan", "my.yaml", "--gpu", "H100", "--gpus", "1000", "--why"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "cores a worker, 1 worker backbone" in told and "2 cores a task, 4 tasks at once" in told
+    assert "on 1,000 GPUs" in told and "1,000 x H100" in told and " 1 workers" not in told
 
 
 def test_images_that_lie_elsewhere_are_the_papers(plan: Plan) -> None:
