@@ -24,6 +24,7 @@ _COLOURS = {
     "committed": "green", "running": "cyan", "waiting": "dim", "failed": "red", "blocked": "yellow",
     "run": "cyan", "resume": "cyan", "reuse": "green", "drifted": "red",
 }  # fmt: skip
+YEAR_S = 365.25 * 86_400
 COSTS = ("steps", "images", "FLOPs", "memory", "time", "GPU-hours", "price", "size")
 
 
@@ -160,7 +161,9 @@ def progress_line(node: NodeStatus) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write `1:02:03`, `4:05` or `12 s`."""
+    """Write `1:02:03`, `4:05` or `12 s`; beyond a century years, `4.85e+20 years`."""
+    if seconds >= 100 * YEAR_S:
+        return f"{seconds / YEAR_S:,.0f} years" if seconds < 1e6 * YEAR_S else f"{seconds / YEAR_S:.3g} years"
     whole = int(seconds)
     hours, minutes = whole // 3600, whole % 3600 // 60
     if hours:

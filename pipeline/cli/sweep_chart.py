@@ -19,7 +19,7 @@ def sweep_lines(swept: Swept, points: Sequence[SweptPoint], letter: str = "█")
     width = max(len(written(point.value)) for point in points)
     with_memory = len({point.planned.estimate.memory_bytes for point in known if point.planned}) > 1
     node = known[0].planned
-    yield f"{swept.path}, {node.node if node else ''}:"
+    yield f"{swept.path}{f' in {swept.unit}' if swept.unit else ''}, {node.node if node else ''}:"
     for point in points:
         value = written(point.value).rjust(width)
         if point.planned is None:

@@ -106,10 +106,11 @@ def _name(axes: Axes, swept: Swept, known: Sequence[SweptPoint]) -> None:
     """Name both axes: the field, and what of which node."""
     node = swept.node or ""
     field = swept.path.removeprefix(f"nodes.{node}.")
-    axes.set_xlabel(f"{field} of {node}" if node else field, parse_math=False)
+    unit = f", {swept.unit}" if swept.unit else ""
+    axes.set_xlabel(f"{field} of {node}{unit}" if node else field, parse_math=False)
     nodes = dict.fromkeys(point.planned.node for point in known if point.planned)
-    unit = "images/s" if _is_of_images(known) else "hours"
-    axes.set_ylabel(f"{unit} of {', '.join(nodes)}", parse_math=False)
+    measure = "images/s" if _is_of_images(known) else "hours"
+    axes.set_ylabel(f"{measure} of {', '.join(nodes)}", parse_math=False)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda level, _: short(level)))
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
@@ -139,11 +140,15 @@ def _short_value(value: float) -> str:
 
 
 def _is_of_images(known: Sequence[SweptPoint]) -> bool:
-    return all(point.planned is not None and point.planned.estimate.costs is not None for point in known)
+    """Whether speed is what differs; hours alone do where checkpoints or the length are swept."""
+    hours = {point.planned.estimate.hours for point in known if point.planned}
+    if any(point.planned is None or point.planned.estimate.costs is None for point in known):
+        return False
+    return len({rate(point) for point in known}) > 1 or len(hours) == 1
 
 
 def _level(point: SweptPoint, known: Sequence[SweptPoint]) -> float:
-    """Images a second; hours where not all of the nodes have images."""
+    """Images a second, or hours."""
     hours = point.planned.estimate.hours if point.planned else None
     return rate(point) if _is_of_images(known) else hours or 0.0
 

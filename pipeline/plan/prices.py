@@ -103,7 +103,7 @@ def machine(
     `cores` are those of this machine, for a plan without GPUs; None for as many machines of the cluster as are asked.
     UsageError for a GPU that is not in the table.
     """
-    name, kind = gpu_kind(kinds if kinds is not None else gpu_kinds(), gpu or DEFAULT)
+    name, kind = gpu_kind(kinds if kinds is not None else gpu_kinds(), DEFAULT if gpu is None else gpu)
     unsaid = int(gpu is not None)
     asked = max((_asked(node, unsaid) for node in graph.nodes.values()), default=0)
     num_gpus = gpus if gpus is not None else asked or unsaid
