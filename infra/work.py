@@ -128,6 +128,10 @@ class GangNeeds(Protocol):
         """Seconds for which a rank may be silent before it counts as lost."""
 
 
+RANKS_PER_CORE = 4
+"""CPUs for each real core that an embedded Ray offers at most, where tasks and ranks ask for more than there are."""
+
+
 def cores_beside_gpus(cores: float, gpus: float, asked: float) -> int:
     """Share a machine's cores among its GPUs, for a rank that asked for so many of them; one core is left for tasks."""
     return max(1, int((cores - 1) / gpus * asked))

@@ -8,22 +8,13 @@ from pydantic import Field, field_serializer
 
 from vitpipe.stages.artifacts import Artifact
 from vitpipe.stages.costs.machines import DEFAULT_SHARE, ClusterFacts, GpuKind
-from vitpipe.stages.costs.tasks import Tasks
+from vitpipe.stages.costs.tasks import Tasks, WorkPhase
 from vitpipe.stages.costs.training import Binds
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import Settings, TaskResources
 
-
-class WorkPhase(Settings):
-    """Tasks of a node that go to the queue together, or its ranks."""
-
-    tasks: int
-    seconds: float
-    """Of each."""
-    cpus: float = 1.0
-    gpus: float = 0.0
-    ranks: int = 0
-    """Above 0 it is one gang of so many, each of which asks for the cores and GPUs."""
+_SLACK = 1e-6
+"""Of a core or a GPU, by which shares of it may be too large when they are added up; the queue has the same."""
 
 
 class Costs(Settings):
@@ -33,7 +24,8 @@ class Costs(Settings):
     """What holds a step up."""
     step_seconds: dict[str, float]
     """Of one step: compute, images and store go on at once, network is what is not hidden of the collectives, and
-    traffic all of them."""
+    traffic all of them. Compute is the model's FLOPs, of which recompute those that are computed again; or launches,
+    the time in which a host asks its GPU for them, where that is longer."""
     images_per_s: float
     """Of all workers, between checkpoints."""
     compute_images_per_s: float
@@ -45,7 +37,8 @@ class Costs(Settings):
     gpus: float = 0.0
     """That all of them hold together."""
     needed: dict[str, float] = Field(default_factory=dict)
-    """To be bound by compute: `cores_per_worker`, `store_gbit_per_s` of each machine, `network_gbit_per_s`. Where no
+    """To be bound by compute: `cores_per_worker`, `store_gbit_per_s` of each machine, `network_gbit_per_s`, or a larger
+    `micro_batch`. Where no
     machine has so many cores for each of its workers also `cores_per_machine`, and `workers_per_machine` that it has
     them for."""
     image_milliseconds: dict[str, float] = Field(default_factory=dict)
@@ -69,38 +62,24 @@ class Costs(Settings):
     """What each machine must hold so that it reads whole shards."""
 
 
-def tasks_costs(tasks: Tasks, shares: Sequence[tuple[int, float]], cluster: ClusterFacts) -> Costs:
-    """What binds the tasks of a fan-out, for a plan; seconds are those of one task.
-
-    `shares` has each phase's number of tasks, and its part of all the work.
-    """
+def tasks_costs(tasks: Tasks, cluster: ClusterFacts) -> Costs:
+    """What binds the tasks of a fan-out, for a plan; seconds are those of one task."""
     needed: dict[str, float] = {}
-    alone = tasks.seconds * tasks.at_once - tasks.count * tasks.start_s
-    phases = tuple(
-        WorkPhase(
-            tasks=count,
-            seconds=tasks.start_s + alone * share / count,
-            cpus=tasks.cores_asked,
-            gpus=tasks.gpus_each,
-        )
-        for count, share in shares
-        if count
-    )
     if tasks.gpus_each and tasks.images_s > tasks.compute_s:
         each = math.ceil(tasks.images_s * tasks.cores_each / tasks.compute_s)
-        needed = cluster.cores_needed(each, math.ceil(tasks.at_once), tasks.gpus_each)
+        needed = cluster.cores_needed(each, tasks.at_once, tasks.gpus_each)
     return Costs(
         binds=tasks.binds,
         step_seconds={"compute": tasks.compute_s / tasks.count, "images": tasks.images_s / tasks.count},
         images_per_s=tasks.images / tasks.seconds,
-        compute_images_per_s=tasks.images / tasks.compute_s * tasks.at_once,
+        compute_images_per_s=tasks.images / tasks.compute_seconds,
         machines=1,
-        workers=math.ceil(tasks.at_once),
+        workers=tasks.at_once,
         cores_per_worker=max(1, int(tasks.cores_each)),
         gpus=tasks.at_once * tasks.gpus_each,
         needed=needed,
         image_milliseconds=tasks.image.terms(),
-        phases=phases,
+        phases=tasks.phases,
     )
 
 
@@ -151,7 +130,10 @@ class Known(Settings):
     """Sustained FLOP/s of one CPU core in fp32."""
     gpus: int = 0
     cores: int = 1
-    """CPU cores of all machines together, where tasks share no GPU."""
+    """CPU cores of all machines together, where there is no GPU."""
+    is_one_machine: bool = False
+    """Whether they are of one machine, whose cores those share who ask for more than it has: a Ray of the run's own
+    lets them (`RANKS_PER_CORE`)."""
     gpu_bytes: float = 80e9
     """Memory of one GPU."""
     gpu: GpuKind | None = None
@@ -163,6 +145,10 @@ class Known(Settings):
         """FLOP/s of one GPU on a model of this variant; None where nobody knows them of this precision."""
         return self.gpu.flops(variant, precision) if self.gpu else self.gpu_flops
 
+    def launch_s(self, launches: float) -> float:
+        """Seconds in which a process asks its GPU for so many operations; 0 where nobody described one."""
+        return launches * self.gpu.launch_us / 1e6 if self.gpu and self.gpus else 0.0
+
     def no_speed(self, precision: str) -> str:
         """Say that hours cannot be told on these GPUs; empty where they can."""
         if not self.gpus or self.gpu_speed(precision=precision) is not None:
@@ -173,11 +159,52 @@ class Known(Settings):
         """FLOP/s of one core on a model of this width."""
         return self.cluster.core_flops(width, bf16) or self.cpu_flops
 
-    def task_flops(self, resources: TaskResources) -> float:
-        """Sustained FLOP/s of one task of a fan-out: of its part of a GPU, or of its cores where there is none."""
+    @property
+    def machines(self) -> tuple[tuple[int, float, int], ...]:
+        """Machines that are alike: how many, their cores, and their GPUs."""
+        cluster = self.cluster
+        if not self.gpus and self.is_one_machine:
+            return ((1, self.cores, 0),)
+        each = cluster.gpus_per_machine if self.gpus else cluster.cores_per_machine
+        whole, rest = divmod(self.gpus or self.cores, each)
         if self.gpus:
-            return self.gpu_flops * (resources.gpus_per_task or 1)
+            found = (whole, cluster.cores_per_machine, each), (int(rest > 0), cluster.cores_per_machine, rest)
+        else:
+            found = (whole, each, 0), (int(rest > 0), rest, 0)
+        return tuple(kind for kind in found if kind[0])
+
+    def room(self, cores_each: float, gpus_each: float = 0.0) -> int:
+        """Count the tasks that all machines hold at once; 0 where none holds one."""
+        asked = cores_each * self.part_of_cores(cores_each), gpus_each
+        held = 0
+        for count, *there in self.machines:
+            pairs = [(has, each) for has, each in zip(there, asked, strict=True) if each]
+            held += count * min((int((has + _SLACK) // each) for has, each in pairs), default=0)
+        return held
+
+    def part_of_cores(self, asked: float) -> float:
+        """Part that each gets of its cores, where all who run at once ask for so many together."""
+        shares = self.is_one_machine and not self.gpus
+        return min(1.0, self.cores / asked) if shares and asked else 1.0
+
+    def task_gpus(self, resources: TaskResources) -> float:
+        """GPUs that one task of a fan-out holds."""
+        if not self.gpus:
+            return 0.0
+        return 1.0 if resources.gpus_per_task is None else resources.gpus_per_task
+
+    def task_flops(self, resources: TaskResources) -> float:
+        """Sustained FLOP/s of one task of a fan-out: of its part of one GPU, or of its cores where it has none."""
+        if gpus := self.task_gpus(resources):
+            return self.gpu_flops * min(1.0, gpus)
         return self.cpu_flops * resources.cpus_per_task
+
+    def idle_gpus(self, resources: TaskResources) -> str:
+        """Say that a task of a fan-out holds more GPUs than it computes on; empty where it does not."""
+        held = self.task_gpus(resources)
+        if held <= 1:
+            return ""
+        return f"gpus_per_task {held:g}: a task computes on one GPU, the others that it holds do nothing"
 
 
 Given = Mapping[str, Sequence[Artifact | Estimate]]

@@ -14,6 +14,8 @@ from vitpipe.infra.ray.tickets import Sizes
 from vitpipe.infra.simulation.agenda import Agenda
 
 DAY_S = 86400.0
+AWAY_S = 4 * 3600.0
+"""For which a machine that was taken away is missing, in the mean: assumed."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Hazards:
     """The machine is to be taken away."""
     grace_s: float = 120.0
     """Between this being told and done."""
-    away_s: float = 4 * 3600.0
+    away_s: float = AWAY_S
     """Until it or another is there, in the mean."""
     slow_s: float = math.inf
     """The machine becomes slow, and all that go in step with it."""

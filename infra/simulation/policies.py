@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from vitpipe.infra.ray.gang_size import Size
-from vitpipe.infra.simulation.cluster import DAY_S, Hazards
+from vitpipe.infra.simulation.cluster import AWAY_S, DAY_S, Hazards
 from vitpipe.infra.simulation.road import Trip, travel
 from vitpipe.infra.simulation.training_model import TrainingModel
 
@@ -20,7 +20,10 @@ LONG_HANG_S, NO_BUDGET = 1800.0, 1_000_000
 
 
 def hazards(
-    machine_days: float = LLAMA_MACHINE_DAYS, repair_s: float = DAY_S, preempt_days: float = math.inf
+    machine_days: float = LLAMA_MACHINE_DAYS,
+    repair_s: float = DAY_S,
+    preempt_days: float = math.inf,
+    away_s: float = AWAY_S,
 ) -> Hazards:
     """Describe machines of which each is interrupted once in so many days, and taken away once in `preempt_days`."""
     mean = machine_days * DAY_S
@@ -30,6 +33,7 @@ def hazards(
         loss_s=mean / HARDWARE,
         repair_s=repair_s,
         preempt_s=preempt_days * DAY_S,
+        away_s=away_s,
     )
 
 

@@ -119,7 +119,7 @@ class SimulatedTraining:
         self.starts, self._leaving, self._notices = self.starts + 1, False, Notices()
         self.sizes.append(count)
         self._enter("start")
-        self._after(model.start_s, self._step_on)
+        self._after(model.starting_s(self.starts), self._step_on)
 
     def _step_on(self) -> None:
         """Make steps until the next one that is saved, at the speed of the slowest machine."""

@@ -22,6 +22,8 @@ class TrainingModel:
     """From there until it is committed, while training goes on."""
     start_s: float = 60.0
     """From having machines to the first step: processes, meeting, restoring."""
+    first_start_s: float | None = None
+    """Of the first start, which restores nothing; by default as long as the others."""
     end_s: float = 1.5
     """For ending what is left of a failed start."""
     crash_seen_s: float = 1.5
@@ -38,3 +40,7 @@ class TrainingModel:
     """Whether ranks commit and start again when told to."""
     saves_aside: bool = True
     """Whether training goes on while a save is committed."""
+
+    def starting_s(self, starts: int) -> float:
+        """Seconds of the last of so many starts."""
+        return self.start_s if starts > 1 or self.first_start_s is None else self.first_start_s

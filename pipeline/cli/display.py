@@ -15,6 +15,7 @@ from vitpipe.pipeline.cli.outlook import data_words
 from vitpipe.pipeline.cli.score_lines import number as score_number
 from vitpipe.pipeline.cli.terminal import dropped, printable
 from vitpipe.pipeline.plan.planned import Plan, Planned
+from vitpipe.pipeline.plan.prices import Machine
 from vitpipe.pipeline.store.node_status import NodeStatus, RunStatus
 from vitpipe.stages.images.wordnet import with_words
 from vitpipe.stages.predict.image_files import Prediction, percent
@@ -23,6 +24,7 @@ _COLOURS = {
     "committed": "green", "running": "cyan", "waiting": "dim", "failed": "red", "blocked": "yellow",
     "run": "cyan", "resume": "cyan", "reuse": "green", "drifted": "red",
 }  # fmt: skip
+YEAR_S = 365.25 * 86_400
 COSTS = ("steps", "images", "FLOPs", "memory", "time", "GPU-hours", "price", "size")
 
 
@@ -103,13 +105,15 @@ def plan_lines(plan: Plan) -> Iterable[str]:
         yield f"{one.node}: {one.action} ({_because(one)})" + (f": {words}" if words else "")
 
 
-def total_line(total: Mapping[str, Any], gpu: str) -> str:
+def total_line(total: Mapping[str, Any], machine: Machine) -> str:
     """Sum up the nodes still to run in one line: `4.7e+20 FLOPs, 331 GPU-hours of H100, price 993`."""
     words = [f"in all {short(total['flops'])} FLOPs"]
-    words += [f"{short(total['gpu_hours'])} GPU-hours of {gpu}"] if total["gpu_hours"] else []
+    words += [f"{short(total['gpu_hours'])} GPU-hours of {machine.name}"] if total["gpu_hours"] else []
     words += [f"price {short(total['price'])}"] if total["price"] is not None else []
     if total["price"] is None and total["gpu_hours"]:
         words += ["no price (give --price-per-gpu-hour)"]
+    elif total["price"] is None and machine.price_per_gpu_hour is not None:
+        words += ["no price (no GPU is needed: give price_per_core_hour by --cluster-file)"]
     words += [f"{short(total['energy_kwh'])} kWh"] if total["energy_kwh"] else []
     words += [f"not counting {', '.join(total['unknown'])}"] if total["unknown"] else []
     return ", ".join(words)
@@ -157,7 +161,9 @@ def progress_line(node: NodeStatus) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write `1:02:03`, `4:05` or `12 s`."""
+    """Write `1:02:03`, `4:05` or `12 s`; beyond a century years, `4.85e+20 years`."""
+    if seconds >= 100 * YEAR_S:
+        return f"{seconds / YEAR_S:,.0f} years" if seconds < 1e6 * YEAR_S else f"{seconds / YEAR_S:.3g} years"
     whole = int(seconds)
     hours, minutes = whole // 3600, whole % 3600 // 60
     if hours:

@@ -1,20 +1,18 @@
 """The verb that simulates a pretraining on many machines over weeks, with what goes wrong there."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitpipe.infra.errors import StageError, UsageError
+from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.cli.plan_options import ClusterFile, GpuName, GpusFile, MachineOptions
 from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec
 from vitpipe.pipeline.cli.terminal import folded, print_json, say
 
 if TYPE_CHECKING:
-    from vitpipe.infra.simulation.policies import Fared
     from vitpipe.infra.simulation.road import Trip
     from vitpipe.pipeline.plan.goodput import Circumstances
     from vitpipe.pipeline.spec.load import PipelineSpec
@@ -25,30 +23,26 @@ goodputs = typer.Typer()
 
 MOST_GPUS = 65_536
 
-Seconds = Annotated[
-    float | None, typer.Option(min=0, max=1e5, help="Best measured on a run; else by bytes.", show_default=False)
-]
-MachineDays = Annotated[
-    float | None,
-    typer.Option(
-        min=0.01,
-        max=1e6,
-        help="Days of 8 GPUs between two interruptions; else by --cluster-file, or Llama 3's 264.",
-        show_default=False,
-    ),
-]
-PreemptDays = Annotated[
-    float | None,
-    typer.Option(
-        min=0.01,
-        max=1e6,
-        help="Days between two announcements that a machine is taken away; else none.",
-        show_default=False,
-    ),
-]
-PerMachine = Annotated[
-    int | None, typer.Option(min=1, max=64, help="Else by --cluster-file, or 8.", show_default=False)
-]
+NEVER_ENDS = 4
+
+
+def _seconds(what: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(min=0, max=1e5, help=what, show_default=False)
+    return option
+
+
+def _days(what: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(min=0.01, max=1e6, help=what, show_default=False)
+    return option
+
+
+StartSeconds = Annotated[float | None, _seconds("From machines to a first step; else by the file's restart_s.")]
+StallSeconds = Annotated[float | None, _seconds("Of a checkpoint's copy; else by the file's copy_bytes_per_s.")]
+CommitSeconds = Annotated[float | None, _seconds("Of its way to the store; else by the file's store_gbit_per_s.")]
+MachineDays = Annotated[float | None, _days("Days of 8 GPUs between two interruptions; else by the file, or 264.")]
+PreemptDays = Annotated[float | None, _days("Days until a machine is told that it will be taken away; else none.")]
+AwayHours = Annotated[float, typer.Option(min=0, max=1e5, help="Until a machine that was taken away is there again.")]
+PerMachine = Annotated[int | None, typer.Option(min=1, max=64, help="Else by the file, or 8.", show_default=False)]
 
 
 @goodputs.command()
@@ -65,80 +59,94 @@ def goodput(
     machine_days: MachineDays = None,
     repair_hours: Annotated[float, typer.Option(min=0, max=1e5, help="Until a lost machine is replaced.")] = 24.0,
     preempt_days: PreemptDays = None,
-    start_seconds: Annotated[float, typer.Option(min=0, max=1e5, help="From machines to a first step.")] = 120.0,
-    stall_seconds: Seconds = None,
-    commit_seconds: Seconds = None,
+    away_hours: AwayHours = 4.0,
+    start_seconds: StartSeconds = None,
+    stall_seconds: StallSeconds = None,
+    commit_seconds: CommitSeconds = None,
     person_minutes: Annotated[float, typer.Option(min=0, max=1e5, help="Until a command is run again.")] = 30.0,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Runs of each.")] = 5,
     policies: Annotated[bool, typer.Option("--policies", help="Also with each failure policy otherwise.")] = False,
     as_json: AsJson = False,
-) -> None:
+) -> int:
     """Simulate a pretraining where machines fail: which share of its time would be useful, and where the rest goes.
 
     The queue and the failure policies are the run's own. A save stalls its ranks, and is committed while they go on.
-    GPUs and links are those of `plan`, by the same files; starts, saves and repairs are what options say.
+    GPUs, links, store, copies, failures and restarts are those of `plan`, by the same files; the rest options say.
+    Ends with 4 where a number of GPUs, as set, never comes to its end.
     """
+    from vitpipe.pipeline.cli.goodput_lines import assumption
     from vitpipe.pipeline.plan.goodput import Circumstances
 
-    facts = _facts(cluster_file, gpus_per_machine)
     around = Circumstances(
-        gpus_per_machine=facts.gpus_per_machine,
+        cluster=_facts(cluster_file, gpus_per_machine, machine_days),
         spares=spares,
-        machine_days=machine_days or _machine_days(facts),
         repair_hours=repair_hours,
         preempt_days=preempt_days,
+        away_hours=away_hours,
+        person_s=person_minutes * 60,
         start_s=start_seconds,
         stall_s=stall_seconds,
         commit_s=commit_seconds,
-        person_s=person_minutes * 60,
     )
-    found: list[dict[str, Any]] = []
     id, sizes = _sized(gpus, spec, overrides or [], node)
+    found = _simulated(sizes, id, (gpu, gpus_file), around, seeds, policies, as_json)
+    if as_json:
+        print_json({"assumes": around.to_json(), "simulated": found})
+    else:
+        say(folded(assumption(around, seeds)))
+    return NEVER_ENDS if any("never_ends" in one for one in found if one["policy"] == "as set") else 0
+
+
+def _simulated(
+    sizes: "Mapping[int, PipelineSpec | SpecError]",
+    id: str,
+    kind: tuple[str | None, Path | None],
+    around: "Circumstances",
+    seeds: int,
+    policies: bool,
+    as_json: bool,
+) -> list[dict[str, Any]]:
+    """Simulate every size, told of as soon as it is known; `kind` is of GPU, and the file that describes it."""
+    found: list[dict[str, Any]] = []
     for count, sized in sizes.items():
-        machines = MachineOptions(gpu, count, None, gpus_file, None)
-        for name, told, said in _rows(sized, id, machines, facts, around, seeds, policies):
+        machines = MachineOptions(kind[0], count, None, kind[1], None)
+        for name, told, said in _rows(sized, id, machines, around, seeds, policies):
             found.append({"gpus": count, "policy": name, **told})
             if not as_json:
-                say(folded(f"{count} GPUs, {name}: {said}"))
-    if as_json:
-        print_json({"assumes": asdict(around), "simulated": found})
+                say(folded(f"{count} GPU{'' if count == 1 else 's'}, {name}: {said}"))
+    return found
 
 
-def _facts(path: Path | None, gpus_per_machine: int | None) -> "ClusterFacts":
-    """Read what a file says of the machines; the option wins."""
+def _facts(path: Path | None, gpus_per_machine: int | None, machine_days: float | None) -> "ClusterFacts":
+    """Read what a file says of the machines; the options win."""
     from vitpipe.pipeline.plan.given_machines import cluster
 
-    facts = cluster(path)
-    return facts.model_copy(update={"gpus_per_machine": gpus_per_machine}) if gpus_per_machine else facts
-
-
-def _machine_days(facts: "ClusterFacts") -> float:
-    """Days of 8 GPUs between two interruptions, as a file of machines says it, else Llama 3's."""
-    from vitpipe.infra.simulation.policies import LLAMA_MACHINE_DAYS
-
-    told = "gpu_hours_between_failures" in facts.model_fields_set
-    return facts.gpu_hours_between_failures / 24 / 8 if told else LLAMA_MACHINE_DAYS
+    facts, told = cluster(path), dict[str, float]()
+    told |= {"gpus_per_machine": gpus_per_machine} if gpus_per_machine is not None else {}
+    told |= {"gpu_hours_between_failures": machine_days * 24 * 8} if machine_days is not None else {}
+    return facts.model_copy(update=told)
 
 
 def _rows(
     sized: "PipelineSpec | SpecError",
     id: str,
     machines: MachineOptions,
-    facts: "ClusterFacts",
     around: "Circumstances",
     seeds: int,
     policies: bool,
 ) -> Iterator[tuple[str, dict[str, Any], str]]:
     """Simulate one size: each policy's name, how it went as data, and in words."""
     from vitpipe.infra.simulation.policies import variations
+    from vitpipe.pipeline.cli.goodput_lines import fared, takes
     from vitpipe.pipeline.spec.text.problems import SpecError
 
     if isinstance(sized, SpecError):
         yield "as set", {"does_not_fit": _why(sized)}, f"does not fit, {_why(sized)}"
         return
-    one = _trip(sized, id, machines, facts, around)
+    one = _trip(sized, id, machines, around)
     for name, varied in (variations(one) if policies else {"as set": one}).items():
-        yield name, *_fared(varied, seeds)
+        told, said = fared(varied, seeds)
+        yield name, {**told, "takes": takes(varied)}, said
 
 
 def _counts(gpus: str) -> list[int]:
@@ -187,9 +195,7 @@ def _why(error: "SpecError") -> str:
     return "; ".join(one.text for one in error.problems)
 
 
-def _trip(
-    found: "PipelineSpec", id: str, machines: MachineOptions, facts: "ClusterFacts", around: "Circumstances"
-) -> "Trip":
+def _trip(found: "PipelineSpec", id: str, machines: MachineOptions, around: "Circumstances") -> "Trip":
     """Plan the node for these machines, and describe its training on them."""
     from vitpipe.infra.storage.opening import open_store
     from vitpipe.pipeline.plan.costed import costed
@@ -198,37 +204,7 @@ def _trip(
     from vitpipe.pipeline.plan.survey import survey
 
     at_store: StoreFacts = survey(open_store(found.uri), found.graph, False, reuse=found.reuse)
-    made = costed(found, at_store, machines.machine(found, facts))
+    made = costed(found, at_store, machines.machine(found, around.cluster))
     if problem := made.nodes[id].problem:
         raise problem
     return trip(found.graph, made, id, machines.gpus or 1, around)
-
-
-def _fared(trip: "Trip", seeds: int) -> tuple[dict[str, Any], str]:
-    """How it goes, as data and in words."""
-    from vitpipe.infra.simulation.policies import fare
-
-    try:
-        fared = fare(trip, range(seeds))
-    except StageError as error:  # too much goes wrong for this one
-        return {"never_ends": error.found}, f"never ends, {error.found}"
-    return asdict(fared), _line(fared)
-
-
-def _line(fared: "Fared") -> str:
-    lost = sorted(((share, kind) for kind, share in fared.shares.items() if kind != "steps"), reverse=True)
-    parts = [f"{_KINDS[kind]} {share:.1%}" for share, kind in lost if share >= 0.0005]
-    days = f"{fared.days:.1f} days" if fared.days >= 1 else f"{fared.days * 24:.1f} hours"
-    times = f"{fared.starts:.0f} starts" + (f", run {fared.commands:.0f} times by hand" if fared.commands > 1 else "")
-    return f"goodput {fared.goodput:.1%}, {days}, {times}; {', '.join(parts) or 'nothing lost'}"
-
-
-_KINDS = {
-    "again": "steps made again",
-    "queue": "waiting for machines",
-    "machines": "machines to come back",
-    "start": "starts",
-    "save": "saves",
-    "noticing": "losses not seen yet",
-    "person": "nobody there",
-}

@@ -92,8 +92,9 @@ def _known(error: Exception, verb: str) -> VitpipeError:
     if isinstance(error, VitpipeError):
         return error
     if isinstance(error, typer.TyperException):
-        said = getattr(error, "format_message", error.__str__)()
-        return UsageError("read the command line", said[:1].lower() + said[1:], "see `vitpipe --help`")
+        from vitpipe.pipeline.cli.mistyped import mistyped  # pydantic, which `--help` need not import
+
+        return mistyped(error, verb)
     if isinstance(error, UnicodeEncodeError) and error.encoding not in ("utf-8", "utf8"):
         found = f"this locale's {error.encoding} has no {error.object[error.start : error.end]!a}"
         return UsageError("name a file", found, "set LC_ALL=C.UTF-8 or PYTHONUTF8=1, then run again")

@@ -32,7 +32,8 @@ SweepText = Annotated[
     list[str] | None,
     typer.Option(
         metavar="A.B=X,Y,...,Z",
-        help="Plan a field at several values: workers=8,16,...,512. Its end is enough: the pretraining's is meant.",
+        help="Plan a field at several values: workers=8,16,...,512, or checkpoint_every='100,1000 steps'. Its end is "
+        "enough: the pretraining's is meant.",
     ),
 ]
 SvgFile = Annotated[Path | None, typer.Option(metavar="FILE", help="With --sweep: draw it there.")]
@@ -59,15 +60,18 @@ class MachineOptions:
 
         kinds = given_machines.gpu_kinds(self.gpus_file)
         facts = cluster or given_machines.cluster(self.cluster_file)
-        cores = os.cpu_count() or 1
+        is_told = "cores_per_machine" in facts.model_fields_set or "RAY_ADDRESS" in os.environ
+        cores = None if is_told else os.cpu_count() or 1
         made = prices.machine(spec.graph, self.gpu, self.gpus, self.price, kinds, facts, cores)
         return made if made.num_gpus else replace(made, cluster=given_machines.with_measured_core(facts))
 
 
-def sweep_asked(texts: Sequence[str] | None, svg: Path | None, budgets: Mapping[str, float | None]) -> str | None:
+def sweep_asked(
+    texts: Sequence[str] | None, svg: Path | None, budgets: Mapping[str, float | None], why: bool = False
+) -> str | None:
     """Take the one sweep that is asked for, before a spec is read; None for none. UsageError for what goes with none.
 
-    `budgets` are the options that limit a plan, by name.
+    `budgets` are the options that limit a plan, by name; `why` asks for all terms of one.
     """
     from vitpipe.infra.errors import UsageError
     from vitpipe.pipeline.plan.sweep_values import read
@@ -82,6 +86,9 @@ def sweep_asked(texts: Sequence[str] | None, svg: Path | None, budgets: Mapping[
     if given := [name for name, limit in budgets.items() if limit is not None]:
         found = f"{' and '.join(given)} would limit one plan, not several"
         raise UsageError(f"sweep {texts[0]}", found, "leave out one or the other")
+    if why:
+        found = "--why would print every term of one plan, not of several"
+        raise UsageError(f"sweep {texts[0]}", found, "leave out one or the other")
     return texts[0]
 
 
@@ -95,12 +102,14 @@ def show_sweep(
     as_json: bool,
 ) -> None:
     """Plan one field at several values, and print or draw what each comes to."""
-    from vitpipe.pipeline.cli.sweep_chart import sweep_lines, sweep_svg
+    from vitpipe.pipeline.cli.sweep_chart import sweep_lines
 
     swept, points, machine = sweep_of(text, path, overrides, options, facts)
     was_there = svg is not None and svg.exists()
     if svg is not None:
-        write_svg(svg, str(sweep_svg(swept, points)))
+        from vitpipe.pipeline.cli.sweep_drawing import sweep_svg  # matplotlib takes a second
+
+        write_svg(svg, sweep_svg(swept, points))
     if as_json:
         print_json(_sweep_json(swept, points, machine))
         return
@@ -138,5 +147,5 @@ def write_svg(path: Path, text: str) -> None:
 
 
 def _sweep_json(swept: "Swept", points: "Sequence[SweptPoint]", machine: "Machine") -> dict[str, Any]:
-    values = {"path": swept.path, "values": [point.to_json() for point in points]}
+    values = {"path": swept.path, "unit": swept.unit or None, "values": [point.to_json() for point in points]}
     return {"sweep": values, "assumes": machine.assumption(swept.path)}

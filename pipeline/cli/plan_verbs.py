@@ -72,7 +72,7 @@ def plan(
 
     Images that lie elsewhere are taken to be as many as in the data set that `vars.paper` names (see conform).
     """
-    swept = sweep_asked(sweep, svg, {"--max-hours": max_hours, "--max-price": max_price})
+    swept = sweep_asked(sweep, svg, {"--max-hours": max_hours, "--max-price": max_price}, why)
     from vitpipe.infra.storage.opening import open_store
     from vitpipe.pipeline.cli.outlook import standstill
     from vitpipe.pipeline.cli.plan_page import show_plan, show_sum
@@ -98,7 +98,7 @@ def plan(
     schedule = scheduled(made, found.graph, machine)
     if as_json:
         facts_of_run = {"total": total, "assumes": machine.assumption(), "nothing_would_start": stands_still}
-        print_json({"run": found.uri, **made.to_json(), **facts_of_run, "schedule": schedule.to_json()})
+        print_json({"run": found.uri, **made.to_json(), **facts_of_run, "schedule": schedule.to_json(machine)})
     else:
         show_plan(made, found.uri, why, stands_still)
         show_sum(total, machine, schedule)

@@ -10,6 +10,7 @@ from vitpipe.infra.lease_state import read_lease
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.spare import SpareRoom, spare_room
 from vitpipe.infra.storage.store import Store
+from vitpipe.infra.work import RANKS_PER_CORE
 from vitpipe.pipeline.drive.copying import copying
 from vitpipe.pipeline.drive.driver import Driver, DriverOptions
 from vitpipe.pipeline.drive.exporting import exporting, publishing
@@ -24,8 +25,6 @@ from vitpipe.pipeline.store.accepted_spec import SPEC, is_kept
 from vitpipe.pipeline.store.records import Committed
 
 OPTIONS = DriverOptions()
-RANKS_PER_CORE = 4
-"""CPUs for each real core that an embedded Ray offers at most, where tasks and ranks ask for more than there are."""
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,43 @@
-"""Whether a plan keeps to a budget of hours or money, and if not, what would: of every node that is too long.
+"""Whether a plan keeps to budgets of hours and money, and if not, what would.
 
-Hours are those of the whole graph, as the queue would run it; where no queue could, those of the longest node.
+Hours are those of the whole graph, as the queue would run it; money is for what nodes hold while they run.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vitpipe.infra.errors import UsageError
-from vitpipe.pipeline.plan.planned import Plan, Planned
-from vitpipe.pipeline.plan.schedule import Schedule
+from vitpipe.pipeline.plan.planned import Plan
+from vitpipe.pipeline.plan.shortening import (
+    NAMED,
+    RAISE,
+    Schedules,
+    Shortening,
+    Workers,
+    hours_of,
+    is_gang,
+    longest_nodes,
+    workers_told,
+)
 from vitpipe.pipeline.plan.sweep import SweptPoint
 
-Workers = Callable[[str], Sequence[SweptPoint]]
-"""Plans a node with other numbers of workers, the least first."""
-Schedules = Callable[[Plan, int], Schedule]
-"""Has the queue run a plan on so many GPUs."""
-DOUBLINGS = 10
-"""Of the GPUs, at most."""
-NAMED = 3
-"""Nodes that are named where none alone takes too long."""
+
+@dataclass(frozen=True)
+class _Way:
+    """Another number of workers for the longest gang, and what all of it then takes."""
+
+    node: str
+    point: SweptPoint
+    hours: float
+    price: float | None
+    more_gpus: int = 0
+    """As many as the plan had, where this number of workers alone would ask for fewer."""
+
+    def told(self) -> str:
+        """`8 workers for backbone, 20 hours for the whole graph and a price of 30`."""
+        price = "" if self.price is None else f" and a price of {self.price:.4g}"
+        on = f" on {self.more_gpus:,} GPUs (--gpus {self.more_gpus})" if self.more_gpus else ""
+        return f"{workers_told(self.node, self.point)}{on}, {self.hours:.4g} hours for the whole graph{price}"
 
 
 @dataclass(frozen=True)
@@ -30,149 +48,73 @@ class Spending:
     price: float | None = None
 
     def check(self, plan: Plan, price: float | None, num_gpus: int, workers: Workers, schedules: Schedules) -> None:
-        """UsageError where all of it takes more hours or costs more, with what would keep to it."""
-        if self.hours is not None:
-            _Hours(plan, self.hours, num_gpus, workers, schedules).check()
+        """UsageError where all of it takes more hours or costs more, with what would keep to both."""
         if self.price is not None and price is None:
-            found = "no GPU-hour has a price"
-            do = "give --price-per-gpu-hour, price_per_hour by --gpus-file, or price_per_core_hour by --cluster-file"
-            raise UsageError(f"plan for at most {self.price:g}", found, do)
-        if self.price is not None and price is not None and price > self.price:
-            gang = next((one for one in _longest(plan) if _is_gang(one)), None)
-            points = [point for point in workers(gang.node) if point.planned] if gang else []
-            do = _cheaper(plan, price, self.price, points)
-            raise UsageError(f"plan for at most a price of {self.price:g}", f"it costs {price:.4g}", do)
-
-
-class _Hours:
-    """A limit in hours, and what is tried to keep to it."""
-
-    def __init__(self, plan: Plan, limit: float, num_gpus: int, workers: Workers, schedules: Schedules) -> None:
-        self._plan, self._limit, self._gpus = plan, limit, num_gpus
-        self._workers, self._schedules = workers, schedules
-
-    def check(self) -> None:
-        """UsageError where it takes longer."""
-        longest = _longest(self._plan)
-        hours = self._whole()
-        what = "the whole graph takes"
-        if math.isinf(hours):
-            hours, what = (_hours(longest[0]) if longest else 0.0), "no queue could run it, and its longest node takes"
-        if hours <= self._limit:
+            raise UsageError(f"plan for at most {self._words()}", *_no_price(num_gpus))
+        hours = schedules(plan, num_gpus).seconds / 3600 if self.hours is not None else 0.0
+        is_long = self.hours is not None and hours > self.hours
+        is_dear = self.price is not None and price is not None and price > self.price
+        if not is_long and not is_dear:
             return
-        over = [one for one in longest if _hours(one) > self._limit]
-        told = " and ".join(f"{one.node} {_hours(one):.3g}" for one in over or longest[:NAMED])
-        of = f"of them {told}" if over else f"no node alone takes more; the longest are {told}"
-        found, given = f"{what} {hours:.3g} hours, {of}", self._gpus
-        do = [self._shortened(one) for one in over] or self._quicker(longest)
-        if over or not do:
-            do += self._more_gpus(given)
-        raise UsageError(f"plan for at most {self._limit:g} hours", found, "; ".join(do))
+        found = [_takes(plan, hours, self.hours)] if is_long and self.hours is not None else []
+        found += [f"it costs {price:.4g}"] if is_dear else []
+        if self.price is None and self.hours is not None:
+            do = Shortening(plan, self.hours, num_gpus, workers, schedules).advice()
+        else:
+            do = self._cheap(_ways(plan, price or 0.0, num_gpus, workers, schedules))
+        raise UsageError(f"plan for at most {self._words()}", " and ".join(found), do)
 
-    def _whole(self, gpus: int | None = None) -> float:
-        """Hours by the queue; infinite where it could never run."""
-        schedule = self._schedules(self._plan, self._gpus if gpus is None else gpus)
-        return math.inf if schedule.problem else schedule.seconds / 3600
+    def _words(self) -> str:
+        hours = [] if self.hours is None else [f"{self.hours:g} hour{'' if self.hours == 1 else 's'}"]
+        return " and ".join(hours + ([] if self.price is None else [f"a price of {self.price:g}"]))
 
-    def _take(self, one: Planned) -> None:
-        self._plan = Plan({**self._plan.nodes, one.node: one})
-        costs = one.estimate.costs
-        if self._gpus and costs is not None:
-            self._gpus = max(self._gpus, math.ceil(costs.gpus))
-
-    def _shortened(self, one: Planned) -> str:
-        """Say what makes a node short enough, and go on with it."""
-        if not _is_gang(one):
-            return self._beside_each_other(one)
-        points = [point for point in self._workers(one.node) if point.planned]
-        if not points:
-            return f"shorten {one.node}, no other number of workers can be planned"
-        meeting = [point for point in points if _hours(point.planned) <= self._limit]
-        chosen = meeting[0] if meeting else min(points, key=lambda point: _hours(point.planned))
-        if chosen.planned is not None:
-            self._take(chosen.planned)
-        told = _told(one.node, chosen, _hours(chosen.planned), " hours")
-        return f"take {told}" if meeting else f"shorten {one.node}: the least is with {told}"
-
-    def _beside_each_other(self, one: Planned) -> str:
-        """The same of a fan-out: as many of its tasks at once as it takes."""
-        costs = one.estimate.costs
-        phases = [phase for phase in costs.phases if phase.tasks] if costs else []
-        if not phases or not self._gpus:
-            return f"shorten {one.node}"
-        most = max(phase.tasks for phase in phases)
-        for at_once in range(1, most + 1):
-            hours = sum(math.ceil(phase.tasks / at_once) * phase.seconds for phase in phases) / 3600
-            gpus = math.ceil(at_once * phases[0].gpus)
-            if hours <= self._limit and gpus > self._gpus:
-                self._gpus = gpus
-                return f"take {gpus} GPUs for {at_once} tasks of {one.node} at once, {hours:.4g} hours"
-        hours = sum(phase.seconds for phase in phases) / 3600
-        return f"shorten {one.node}: with all tasks of a phase at once it takes {hours:.3g} hours"
-
-    def _quicker(self, longest: Sequence[Planned]) -> list[str]:
-        """Where no node is too long: workers of the longest gang with which all of it is short enough."""
-        gang = next((one for one in longest if _is_gang(one)), None)
-        for point in self._workers(gang.node) if gang else ():
-            if gang is None or point.planned is None or _hours(point.planned) >= _hours(gang):
-                continue
-            gpus = max(self._gpus, math.ceil(point.planned.estimate.costs.gpus if point.planned.estimate.costs else 0))
-            schedule = self._schedules(Plan({**self._plan.nodes, point.planned.node: point.planned}), gpus)
-            if not schedule.problem and schedule.seconds / 3600 <= self._limit:
-                self._take(point.planned)
-                return [f"take {_told(gang.node, point, schedule.seconds / 3600, ' hours for the whole graph')}"]
-        return []
-
-    def _more_gpus(self, given: int) -> list[str]:
-        """Say how long all of it then takes, and on how many GPUs that is."""
-        hours, gpus = self._whole(), self._gpus
-        for doubled in range(1, DOUBLINGS + 1):
-            if hours <= self._limit or not gpus:
-                break
-            more = self._whole(self._gpus * 2**doubled)
-            if more >= hours:
-                break
-            hours, gpus = more, self._gpus * 2**doubled
-        if math.isinf(hours):
-            return ["raise it, or shorten the run"]
-        on = f" on {gpus} GPUs (--gpus {gpus})" if gpus > given else ""
-        if hours <= self._limit:
-            return [f"the whole graph then takes {hours:.4g} hours{on}"]
-        return [f"the whole graph still takes {hours:.4g} hours{on}: raise it, or shorten the run"]
+    def _cheap(self, ways: Sequence[_Way]) -> str:
+        """Say with how many workers all of it is the quickest that keeps to every budget; else what is nearest."""
+        cheap = [way for way in ways if way.price is not None and self.price is not None and way.price <= self.price]
+        if kept := [way for way in cheap if self.hours is None or way.hours <= self.hours]:
+            return f"take {min([way for way in kept if not way.more_gpus] or kept, key=_quickest).told()}"
+        if cheap:
+            nearest = f"the quickest that costs no more is {min(cheap, key=_quickest).told()}"
+            return f"raise one of them, or shorten the run: {nearest}"
+        if not ways:
+            return RAISE
+        return f"{RAISE}: the least is with {min(ways, key=lambda way: way.price or 0.0).told()}"
 
 
-def _longest(plan: Plan) -> list[Planned]:
-    """Nodes still to be run, the longest first."""
-    return sorted(plan.having("run", "resume", "blocked"), key=_hours, reverse=True)
+def _quickest(way: _Way) -> tuple[float, int]:
+    return way.hours, way.more_gpus
 
 
-def _hours(one: Planned | None) -> float:
-    return (one.estimate.hours or 0.0) if one else 0.0
+def _no_price(num_gpus: int) -> tuple[str, str]:
+    """What lacks, and how to give it."""
+    if num_gpus:
+        do = "give --price-per-gpu-hour, price_per_hour by --gpus-file, or price_per_core_hour by --cluster-file"
+        return "no GPU-hour has a price", do
+    return "it needs no GPU, and no core-hour has a price", "give price_per_core_hour by --cluster-file"
 
 
-def _is_gang(one: Planned) -> bool:
-    costs = one.estimate.costs
-    return costs is not None and any(phase.ranks for phase in costs.phases)
+def _takes(plan: Plan, hours: float, limit: float) -> str:
+    """Say how long it takes, and which nodes alone take too long."""
+    longest = longest_nodes(plan)
+    over = [one for one in longest if hours_of(one) > limit]
+    words = [f"{one.node} {hours_of(one):.3g}" for one in over or longest[:NAMED]]
+    words[NAMED:] = [f"{len(words) - NAMED} more"] if len(words) > NAMED else []
+    told = " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    of = f"of them {told}" if over else f"no node alone takes more; the longest are {told}"
+    return f"the whole graph takes {hours:.3g} hours, {of}"
 
 
-def _cheaper(plan: Plan, price: float, limit: float, points: Sequence[SweptPoint]) -> str:
-    """Say with how many workers all of it costs no more."""
-    known = [(cost, point) for point in points if (cost := _price(plan, price, point)) is not None]
-    if not known:
-        return "raise it, or shorten the run"
-    meeting = [pair for pair in known if pair[0] <= limit]
-    cost, point = meeting[0] if meeting else min(known, key=lambda pair: pair[0])
-    told = _told(point.planned.node if point.planned else "", point, cost, "")
-    return f"take {told}" if meeting else f"raise it, or shorten the run: the least is with {told}"
-
-
-def _price(plan: Plan, whole: float, point: SweptPoint) -> float | None:
-    """What all of it costs with this node as it is at the point."""
-    one = point.planned
-    if one is None or one.price is None:
-        return None
-    return whole - (plan.nodes[one.node].price or 0.0) + one.price
-
-
-def _told(node: str, point: SweptPoint, cost: float, unit: str) -> str:
-    return f"{point.value:g} worker{'' if point.value == 1 else 's'} for {node}, {cost:.4g}{unit}"
+def _ways(plan: Plan, price: float, num_gpus: int, workers: Workers, schedules: Schedules) -> list[_Way]:
+    """Try other workers for the longest gang, on as many GPUs as they ask for, and on as many as there were."""
+    gang = next((one for one in longest_nodes(plan) if is_gang(one)), None)
+    found = []
+    for point in workers(gang.node) if gang else ():
+        one = point.planned
+        if gang is None or one is None:
+            continue
+        cost = None if one.price is None else price - (plan.nodes[one.node].price or 0.0) + one.price
+        for more in (0, num_gpus) if num_gpus > point.num_gpus else (0,):
+            schedule = schedules(Plan({**plan.nodes, one.node: one}), more or point.num_gpus)
+            if not schedule.problem:
+                found.append(_Way(gang.node, point, schedule.seconds / 3600, cost, more))
+    return found

@@ -5,43 +5,56 @@ Pure: a plan's estimate and the node's resources in, a trip for `infra.simulatio
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.infra.ray.gang_size import Size
+from vitpipe.infra.simulation.cluster import AWAY_S
 from vitpipe.infra.simulation.policies import SavesEach, hazards
 from vitpipe.infra.simulation.road import Trip
 from vitpipe.infra.simulation.training_model import TrainingModel
 from vitpipe.pipeline.plan.planned import Plan
 from vitpipe.pipeline.spec.graph import Graph, is_uri
+from vitpipe.stages.costs.failures import stall_s, upload_s
+from vitpipe.stages.costs.machines import ClusterFacts
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe
 from vitpipe.stages.pretrain.memory import saved_bytes
 from vitpipe.stages.training.objective_costs import num_trained
 
-_COPIED, _SENT, _ASKED_S = 2e9, 0.5e9, 2.0
-"""Bytes a second out of a GPU and of a machine to the store, and seconds of the store's answers: assumed."""
-
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What a plan cannot know of machines and of the training on them."""
+    """What is assumed of the machines, as for a plan, and what a plan has no use for."""
 
-    gpus_per_machine: int = 8
+    cluster: ClusterFacts
     spares: float = 0.02
     """Share of the machines that is rented beyond those that train."""
-    machine_days: float = 264.0
-    """Days of a machine between two interruptions."""
     repair_hours: float = 24.0
     preempt_days: float | None = None
     """Days of a machine between two announcements that it is taken away; None where none is."""
-    start_s: float = 120.0
-    """From having machines to the first step."""
-    stall_s: float | None = None
-    """For which a checkpoint holds the ranks up; by default for as long as each GPU's part takes at 2 GB/s."""
-    commit_s: float | None = None
-    """From there to its commit; by default 2 s, and for as long as each machine's part takes at 0.5 GB/s."""
+    away_hours: float = AWAY_S / 3600
+    """Until a machine that was taken away is there again, or another."""
     person_s: float = 1800.0
     """Until somebody runs a command again that ended."""
+    start_s: float | None = None
+    """From having machines to the first step, in place of the cluster's `ranks_start_s` and `restart_s`."""
+    stall_s: float | None = None
+    """For which a checkpoint holds the ranks up, in place of `copy_bytes_per_s`."""
+    commit_s: float | None = None
+    """From there to its commit, in place of `store_gbit_per_s`."""
+
+    @property
+    def machine_days(self) -> float:
+        """Days of eight GPUs between two interruptions."""
+        return self.cluster.gpu_hours_between_failures / 24 / 8
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that is assumed, by the names of the cluster's file and of the options."""
+        own = {name: value for name, value in vars(self).items() if name != "cluster"}
+        measured = ("start_s", "stall_s", "commit_s")
+        told = {name: value for name, value in own.items() if value is not None or name not in measured}
+        return {**self.cluster.model_dump(), "machine_days": self.machine_days, **told}
 
 
 def pretraining(graph: Graph, named: str | None) -> str:
@@ -70,26 +83,36 @@ def trip(graph: Graph, plan: Plan, node: str, gpus: int, around: Circumstances) 
     if not estimate.costs or not estimate.model or not images:
         found = "its steps are not known before its images are"
         raise UsageError(asked, found, "ingest them first, or name their data set by vars.paper")
-    recipe = ResolvedRecipe(config, resources, images)
-    each = min(around.gpus_per_machine, gpus)
+    each = min(around.cluster.gpus_per_machine, gpus)
     machines = math.ceil(gpus / each)
-    least = math.ceil(machines * resources.least_workers / resources.most_workers)
     saved = num_trained(config.objective, estimate.model) * saved_bytes(config)
     step_s = config.batch_images / estimate.costs.images_per_s
-    model = TrainingModel(
+    least = math.ceil(machines * resources.least_workers / resources.most_workers)
+    recipe = ResolvedRecipe(config, resources, images)
+    model = _model(recipe, Size(least, machines, 0, each), gpus, step_s, saved, around)
+    rented = machines + math.ceil(machines * around.spares)
+    days = around.machine_days * 8 / each
+    taken = math.inf if around.preempt_days is None else around.preempt_days
+    dangers = hazards(days, around.repair_hours * 3600, taken, around.away_hours * 3600)
+    return Trip({f"machine {number}": {"GPU": float(each)} for number in range(rented)}, model, dangers)
+
+
+def _model(
+    recipe: ResolvedRecipe, size: Size, gpus: int, step_s: float, saved: float, around: Circumstances
+) -> TrainingModel:
+    """Say what the training takes on machines as a plan assumes them; `saved` are a checkpoint's bytes."""
+    resources, cluster, machines = recipe.resources, around.cluster, size.most
+    again = max(0.0, cluster.restart_s - TrainingModel.loss_seen_s - TrainingModel.end_s)  # the loss is seen before
+    return TrainingModel(
         total_steps=recipe.total_steps,
         step_seconds=lambda count: step_s * machines / count,
         next_save=SavesEach(recipe.checkpoint_steps, recipe.total_steps),
-        size=Size(least, machines, 0, each),
-        stall_s=saved / gpus / _COPIED if around.stall_s is None else around.stall_s,
-        commit_s=_ASKED_S + saved / machines / _SENT if around.commit_s is None else around.commit_s,
-        start_s=around.start_s,
+        size=size,
+        stall_s=stall_s(cluster, saved, gpus) if around.stall_s is None else around.stall_s,
+        commit_s=upload_s(cluster, saved, machines) if around.commit_s is None else around.commit_s,
+        start_s=again if around.start_s is None else around.start_s,
+        first_start_s=cluster.ranks_start_s if around.start_s is None else around.start_s,
         hang_timeout_s=resources.hang_timeout_s,
         max_failures=resources.max_failures,
         person_s=around.person_s,
     )
-    rented = machines + math.ceil(machines * around.spares)
-    days = around.machine_days * 8 / each
-    taken = math.inf if around.preempt_days is None else around.preempt_days
-    dangers = hazards(days, around.repair_hours * 3600, taken)
-    return Trip({f"machine {number}": {"GPU": float(each)} for number in range(rented)}, model, dangers)

@@ -9,6 +9,7 @@ from vitpipe.pipeline.plan.fingerprint import Fingerprint
 from vitpipe.pipeline.spec.graph import Node, is_uri
 from vitpipe.pipeline.store.attempts import Attempt, Refs
 from vitpipe.pipeline.store.records import Committed
+from vitpipe.stages.costs.tasks import WorkPhase
 from vitpipe.stages.estimates import Estimate
 from vitpipe.stages.sighting import Sighted
 
@@ -88,6 +89,8 @@ class Planned:
     problem: VitpipeError | None = None
     """Why the node cannot even begin: a missing root, or artifact of another run."""
     estimate: Estimate = field(default_factory=Estimate)
+    phases: tuple[WorkPhase, ...] = ()
+    """What it has the queue do, where its estimate says only hours."""
     gpu_hours: float | None = None
     """Hours for which the node holds GPUs of the kind that the plan is for; None where it computes on CPU cores."""
     compute_gpu_hours: float | None = None
@@ -105,6 +108,13 @@ class Planned:
     def of_other_data(self) -> bool:
         """Whether what is committed was made of other data than the source has now, whatever its fingerprint says."""
         return bool(self.source and self.source.changes)
+
+    @property
+    def work_phases(self) -> tuple[WorkPhase, ...]:
+        """What it has the queue do, one after the other; nothing of one that is committed, or of unknown length."""
+        if self.action == "reuse":
+            return ()
+        return self.estimate.costs.phases if self.estimate.costs else self.phases
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -29,6 +29,8 @@ class Machine:
     cluster: ClusterFacts = ASSUMED
     cores: int = 1
     """CPU cores of all machines, where there are no GPUs."""
+    is_here: bool = True
+    """Whether those are of the machine that plans, not of machines that the cluster describes."""
     is_asked_by_spec: bool = True
     """Whether the number of GPUs follows from what the nodes ask for."""
     has_fp32: bool = False
@@ -44,6 +46,7 @@ class Machine:
             gpu=self.gpu,
             cluster=self.cluster,
             cores=self.cores,
+            is_one_machine=self.is_here,
         )
 
     def assumption(self, swept: str = "") -> str:
@@ -60,9 +63,10 @@ class Machine:
         else:
             core = f"CPU cores of {self.cluster.core_gflops:.0f} GFLOP/s"
         if not self.num_gpus:
-            return f"hours assume no GPU and {core}"
+            each = self.cluster.cores_per_machine
+            return f"hours assume no GPU{'' if self.is_here else f', {self.cores // each} x {each} cores'} and {core}"
         asks = swept.endswith((".resources.workers", ".resources.gpus_per_worker")) and self.is_asked_by_spec
-        gpus = f"as many {self.name} as each row asks for" if asks else f"{self.num_gpus} x {self.name}"
+        gpus = f"as many {self.name} as each row asks for" if asks else f"{self.num_gpus:,} x {self.name}"
         between = told("network_gbit_per_s", f"{self.cluster.network_gbit_per_s:g} Gbit/s")
         links = f"{between} between machines of {told('gpus_per_machine', str(self.cluster.gpus_per_machine))}"
         store = told("store_gbit_per_s", f"{self.cluster.store_gbit_per_s:g} Gbit/s")
@@ -73,12 +77,16 @@ class Machine:
         named = ", ".join(
             f"{name} {share:.0%}" for name, share in self.gpu.utilisation.items() if name != DEFAULT_SHARE
         )
-        peaks = f"{self.gpu.peak_flops / 1e12:.3g} bf16 TFLOP/s"
+        peaks = f"{_tera(self.gpu.peak_flops)} bf16 TFLOP/s"
         if self.has_fp32 and self.gpu.peak_flops_fp32:
-            peaks += f" or {self.gpu.peak_flops_fp32 / 1e12:.3g} in fp32 without TF32"
+            peaks += f" or {_tera(self.gpu.peak_flops_fp32)} in fp32 without TF32"
         elif self.has_fp32:
             peaks += " (none is known in fp32)"
         return f"{self.gpu.share():.0%}{f' ({named})' if named else ''} of its {peaks}"
+
+
+def _tera(flops: float) -> str:
+    return f"{flops / 1e12:,.0f}" if flops >= 1e15 else f"{flops / 1e12:.3g}"
 
 
 def machine(
@@ -88,19 +96,24 @@ def machine(
     price: float | None = None,
     kinds: Mapping[str, GpuKind] | None = None,
     cluster: ClusterFacts = ASSUMED,
-    cores: int = 1,
+    cores: int | None = 1,
 ) -> Machine:
     """Describe the cluster that a plan is for; what is left out follows from what the pretrainings ask for.
 
+    `cores` are those of this machine, for a plan without GPUs; None for as many machines of the cluster as are asked.
     UsageError for a GPU that is not in the table.
     """
-    name, kind = gpu_kind(kinds if kinds is not None else gpu_kinds(), gpu or DEFAULT)
+    name, kind = gpu_kind(kinds if kinds is not None else gpu_kinds(), DEFAULT if gpu is None else gpu)
     unsaid = int(gpu is not None)
     asked = max((_asked(node, unsaid) for node in graph.nodes.values()), default=0)
     num_gpus = gpus if gpus is not None else asked or unsaid
     each = price if price is not None else kind.price_per_hour
     has_fp32 = any(getattr(node.config, "precision", None) == "fp32" for node in graph.nodes.values())
-    return Machine(name, kind, num_gpus, each, cluster, cores, gpus is None, has_fp32)
+    is_here, count = cores is not None, cores
+    if count is None:
+        machines = max((_machines_asked(node, cluster) for node in graph.nodes.values()), default=1)
+        count = machines * cluster.cores_per_machine
+    return Machine(name, kind, num_gpus, each, cluster, count, is_here, gpus is None, has_fp32)
 
 
 def priced(plan: Plan, graph: Graph, machine: Machine) -> Plan:
@@ -116,7 +129,7 @@ def priced(plan: Plan, graph: Graph, machine: Machine) -> Plan:
                 continue  # nobody knows how long it takes
             alone = one.estimate.flops / speed / 3600
             hours = _gpu_hours(one, alone)
-            energy = hours * machine.gpu.watts / 1000 + _core_hours(one) * machine.cluster.core_watts / 1000
+            energy = hours * machine.gpu.watts / 1000 + _core_hours(one, machine) * machine.cluster.core_watts / 1000
             nodes[id] = replace(
                 one,
                 gpu_hours=hours,
@@ -125,7 +138,7 @@ def priced(plan: Plan, graph: Graph, machine: Machine) -> Plan:
                 energy_kwh=energy,
             )
         else:
-            hours = _core_hours(one)
+            hours = _core_hours(one, machine)
             energy = hours * machine.cluster.core_watts / 1000
             nodes[id] = replace(one, price=_times(hours, machine.cluster.price_per_core_hour), energy_kwh=energy)
     return Plan(nodes)
@@ -183,15 +196,17 @@ def spent_by(works: Iterable[tuple[Mapping[str, Any], float]], price_per_gpu_hou
 
 def _gpu_hours(one: Planned, alone: float) -> float:
     """Hours of GPUs that the node holds: of ranks from the first step to the last, of tasks as long as they run."""
-    costs, hours = one.estimate.costs, one.estimate.hours
-    if costs is not None and hours is not None:
-        return hours * costs.gpus
-    return alone
+    held = sum(phase.held_seconds * phase.gpus for phase in one.work_phases)
+    return held / 3600 if one.work_phases else alone
 
 
-def _core_hours(one: Planned) -> float:
-    costs, hours = one.estimate.costs, one.estimate.hours
-    return hours * costs.workers * costs.cores_per_worker if costs is not None and hours is not None else 0.0
+def _core_hours(one: Planned, machine: Machine) -> float:
+    """Hours of cores; where more are asked for than there are, those that there are."""
+    costs, seconds = one.estimate.costs, 0.0
+    for phase in one.work_phases:
+        part = machine.known.part_of_cores(phase.cpus * max(1, phase.ranks))
+        seconds += phase.held_seconds * part * (costs.cores_per_worker if costs else phase.cpus)
+    return seconds / 3600
 
 
 def _is_unknown(one: Planned) -> bool:
@@ -206,9 +221,11 @@ def _times(hours: float, price: float | None) -> float | None:
 
 
 def _price(due: Sequence[Planned], gpu_hours: Sequence[float], machine: Machine) -> float | None:
-    """What all of it costs; None where an hour has no price."""
-    known = [one.price for one in due if one.price is not None]
-    if machine.price_per_gpu_hour is None and (gpu_hours or not known):
+    """What all of it costs; None where an hour has no price: of GPUs, or of cores where none are needed."""
+    known, computes = [one.price for one in due if one.price is not None], any(one.energy_kwh for one in due)
+    if not known and (computes or machine.price_per_gpu_hour is None):
+        return None
+    if machine.price_per_gpu_hour is None and gpu_hours:
         return None
     return sum(known)
 
@@ -217,6 +234,13 @@ def _on_gpus(node: Node, machine: Machine) -> bool:
     resources = node.resources
     given = getattr(resources, "gpus_per_worker", getattr(resources, "gpus_per_task", None))
     return given > 0 if given is not None else machine.num_gpus > 0
+
+
+def _machines_asked(node: Node, cluster: ClusterFacts) -> int:
+    """Count the machines that a node's ranks fill by their cores."""
+    workers = getattr(node.resources, "workers", 1)
+    most = max(workers) if isinstance(workers, tuple) else workers
+    return max(1, cluster.machines_for(most, 0, getattr(node.resources, "cpus_per_worker", None) or 1))
 
 
 def _asked(node: Node, unsaid: int) -> int:

@@ -2,18 +2,20 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.infra.ray.reasons import lack
 from vitpipe.infra.simulation.graphs import SimulatedNode, Span, run_graph
-from vitpipe.pipeline.plan.planned import Plan, Planned
+from vitpipe.infra.work import RANKS_PER_CORE
+from vitpipe.pipeline.plan.planned import Plan
 from vitpipe.pipeline.plan.prices import Machine
 from vitpipe.pipeline.spec.graph import Graph
-from vitpipe.stages.estimates import WorkPhase
+from vitpipe.stages.costs.tasks import WorkPhase, in_turn
+from vitpipe.stages.settings import TaskResources
 
 MOST_TASKS = 256
-"""Tasks that a node of unknown parts is cut into, at most."""
+"""Tasks that the images of an ingest are cut into, at most."""
 TASK_S = 30.0
 """Of each, about."""
 
@@ -29,10 +31,16 @@ class Schedule:
     problem: str = ""
     """Why there is none: what these machines could never hold."""
 
-    def to_json(self) -> dict[str, object]:
+    def held(self, machine: Machine) -> dict[str, float | None]:
+        """Say what all GPUs cost if they are held from the beginning to the end."""
+        hours, each = self.seconds / 3600 * machine.num_gpus, machine.price_per_gpu_hour
+        return {"held_gpu_hours": hours, "held_price": None if each is None else hours * each}
+
+    def to_json(self, machine: Machine) -> dict[str, object]:
         """The schedule as `plan --json` prints it."""
         spans = {node: {"came": one.came, "began": one.began, "ended": one.ended} for node, one in self.spans.items()}
-        return {"seconds": self.seconds, "nodes": spans, "unknown": list(self.unknown), "problem": self.problem}
+        told = {"seconds": self.seconds, "nodes": spans, "unknown": list(self.unknown), "problem": self.problem}
+        return told | self.held(machine)
 
 
 def scheduled(plan: Plan, graph: Graph, machine: Machine) -> Schedule:
@@ -41,13 +49,13 @@ def scheduled(plan: Plan, graph: Graph, machine: Machine) -> Schedule:
     last: dict[str, str] = {}
     unknown = []
     for id, one in plan.nodes.items():
-        phases = _phases(one, machine)
+        phases = one.work_phases
         if not phases and one.action != "reuse":
             unknown.append(id)
         needs = tuple(last[up] for up in graph.upstream(id))
         for number, phase in enumerate(phases or [WorkPhase(tasks=1, seconds=0.0, cpus=0.0)]):
             name = f"{id}\n{number}"
-            nodes[name] = SimulatedNode((phase.seconds,) * phase.tasks, _bundle(phase), phase.ranks, needs)
+            nodes[name] = SimulatedNode((phase.seconds,) * phase.tasks, _bundle(phase, machine), phase.ranks, needs)
             needs = (name,)
         last[id] = needs[0]
     try:
@@ -62,20 +70,46 @@ def scheduled(plan: Plan, graph: Graph, machine: Machine) -> Schedule:
     return Schedule(timeline.seconds, spans, tuple(unknown))
 
 
-def refuse_misfits(plan: Plan, machine: Machine) -> None:
-    """UsageError for a node that these GPUs could never hold, whatever else runs: it has no time and no price.
-
-    Cores of the machine that plans are not those of the run's cluster: without GPUs nothing is refused.
-    """
-    if not machine.num_gpus:
-        return
-    machines = _machines(machine)
+def timed(plan: Plan, graph: Graph, machine: Machine) -> Plan:
+    """Cut nodes whose hours are those of one core into tasks, and say how long these take on all machines."""
+    nodes, start, known = dict(plan.nodes), machine.cluster.task_start_s, machine.known
     for id, one in plan.nodes.items():
-        for phase in _phases(one, machine):
-            shape = SimulatedNode((0.0,), _bundle(phase), phase.ranks).shape
-            if missing := lack(shape.asked, shape.count, machines):
-                asked = f"plan {id} on {machine.num_gpus} GPU{'' if machine.num_gpus == 1 else 's'}"
-                raise UsageError(asked, f"it asks for {shape}, {missing}", _would_fit(id, phase, machine))
+        hours, resources = one.estimate.hours, graph.nodes[id].resources
+        if hours is None or one.estimate.costs is not None or not isinstance(resources, TaskResources):
+            continue
+        tasks = max(1, min(MOST_TASKS, math.ceil(3600 * hours / TASK_S))) if one.stage == "ingest" else 1
+        gpus, seconds = known.task_gpus(resources), start + 3600 * hours / tasks
+        phase = WorkPhase(tasks=tasks, seconds=seconds, cpus=resources.cpus_per_task, gpus=gpus)
+        took = in_turn((phase,), known.room(phase.cpus, gpus))
+        estimate = one.estimate.model_copy(update={"hours": took / 3600})
+        nodes[id] = replace(one, phases=(phase,), estimate=estimate)
+    return Plan(nodes)
+
+
+def refuse_misfits(plan: Plan, machine: Machine) -> None:
+    """UsageError for a node that these machines could never hold, whatever else runs: it has no time and no price."""
+    offered, on = _machines(machine, RANKS_PER_CORE), f"{machine.cores} CPU core{'' if machine.cores == 1 else 's'}"
+    if machine.num_gpus:
+        on = f"{machine.num_gpus:,} GPU{'' if machine.num_gpus == 1 else 's'}"
+    for id, one in plan.nodes.items():
+        for phase in one.work_phases:
+            shape = SimulatedNode((0.0,), {"CPU": phase.cpus, "GPU": phase.gpus}, phase.ranks).shape
+            if missing := lack(shape.asked, shape.count, offered):
+                do = _would_fit(id, phase, machine) if machine.num_gpus else _fewer_cores(id, phase, offered)
+                shared = f" ({RANKS_PER_CORE} a core)" if machine.known.is_one_machine and "room" in missing else ""
+                raise UsageError(f"plan {id} on {on}", f"it asks for {shape}, {missing}{shared}", do)
+
+
+def _fewer_cores(id: str, phase: WorkPhase, offered: Mapping[str, Mapping[str, float]]) -> str:
+    """Say what would fit on machines without GPUs."""
+    most = max(has["CPU"] for has in offered.values())
+    ways, held = [], sum(int(has["CPU"] // phase.cpus) for has in offered.values())
+    if phase.ranks and held:
+        ways.append(f"set resources.workers of {id} to {held} or less")
+    elif most >= 1:
+        ways.append(f"set resources.cpus_per_{'worker' if phase.ranks else 'task'} of {id} to {most:g} or less")
+    ways.append("describe larger machines by --cluster-file (cores_per_machine)")
+    return f"{', '.join(ways)}, or name GPUs by --gpu"
 
 
 def _would_fit(id: str, phase: WorkPhase, machine: Machine) -> str:
@@ -100,31 +134,17 @@ def _would_fit(id: str, phase: WorkPhase, machine: Machine) -> str:
     return f"{' or '.join(ways) or 'describe larger machines by --cluster-file'}: {held}"
 
 
-def _phases(one: Planned, machine: Machine) -> list[WorkPhase]:
-    cost = one.estimate
-    if one.action == "reuse":
-        return []
-    if cost.costs is not None:
-        return list(cost.costs.phases)
-    if cost.hours is None:
-        return []
-    start, seconds = machine.cluster.task_start_s, cost.hours * 3600
-    tasks = max(1, min(MOST_TASKS, math.ceil(seconds / TASK_S)))
-    return [WorkPhase(tasks=tasks, seconds=start + seconds / tasks)]
+def _bundle(phase: WorkPhase, machine: Machine) -> dict[str, float]:
+    """What one asks for; where all ask for more cores than there are, its part of them."""
+    cpus = phase.cpus * machine.known.part_of_cores(phase.cpus * max(1, phase.ranks))
+    return {"CPU": cpus, **({"GPU": phase.gpus} if phase.gpus else {})}
 
 
-def _bundle(phase: WorkPhase) -> dict[str, float]:
-    return {"CPU": phase.cpus, **({"GPU": phase.gpus} if phase.gpus else {})}
-
-
-def _machines(machine: Machine) -> dict[str, dict[str, float]]:
-    """The machines of the cluster; without GPUs one, with the cores that there are."""
-    if not machine.num_gpus:
-        return {"here": {"CPU": float(machine.cores)}}
-    cluster, left = machine.cluster, machine.num_gpus
+def _machines(machine: Machine, ranks_per_core: int = 1) -> dict[str, dict[str, float]]:
+    """The machines of the plan, those without GPUs with so many times their cores where they are shared."""
     found: dict[str, dict[str, float]] = {}
-    while left > 0:
-        gpus = min(left, cluster.gpus_per_machine)
-        found[f"m{len(found)}"] = {"CPU": float(cluster.cores_per_machine), "GPU": float(gpus)}
-        left -= gpus
+    times = ranks_per_core if machine.known.is_one_machine and not machine.num_gpus else 1
+    for count, cores, gpus in machine.known.machines:
+        for _ in range(count):
+            found[f"m{len(found)}"] = {"CPU": float(cores * times), **({"GPU": float(gpus)} if gpus else {})}
     return found

@@ -6,6 +6,8 @@ The store is asked once, for the spec as it stands; every value is planned by wh
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
+
 from vitpipe.infra.errors import UsageError, VitpipeError
 from vitpipe.pipeline.plan.costed import costed
 from vitpipe.pipeline.plan.fingerprint import fingerprints
@@ -14,7 +16,7 @@ from vitpipe.pipeline.plan.prices import Machine
 from vitpipe.pipeline.plan.sweep_fields import field_meant
 from vitpipe.pipeline.plan.sweep_values import read, written
 from vitpipe.pipeline.spec.load import PipelineSpec
-from vitpipe.pipeline.spec.text.problems import SpecError
+from vitpipe.pipeline.spec.text.problems import Problem, SpecError
 from vitpipe.pipeline.store.records import Committed
 from vitpipe.stages.costs.machines import ClusterFacts
 
@@ -34,6 +36,9 @@ class Swept:
     node: str | None
     """Whose field it is, by its name in the YAML; None of machines and vars."""
     values: tuple[str, ...]
+    """As YAML reads them, without their unit."""
+    unit: str = ""
+    """`steps`, of lengths of training."""
 
     @property
     def is_of_machines(self) -> bool:
@@ -51,6 +56,8 @@ class SweptPoint:
     """Why this value cannot be."""
     also: str = ""
     """What had to change with it."""
+    num_gpus: int = 0
+    """Of the machines that it is planned for."""
 
     def to_json(self) -> dict[str, object]:
         """One point of `plan --sweep --json`."""
@@ -74,9 +81,9 @@ class SweptPoint:
 
 def parsed(text: str, spec: PipelineSpec) -> Swept:
     """Read `a.b=x,y,...,z`. UsageError as for `sweep_values.read` and `sweep_fields.field_meant`."""
-    name, values = read(text)
-    node, path = field_meant(name, spec)
-    return Swept(name, path, node, tuple(map(written, values)))
+    asked = read(text)
+    node, path = field_meant(asked.name, spec, asked.unit)
+    return Swept(asked.name, path, node, tuple(map(written, asked.values)), asked.unit)
 
 
 def swept_points(
@@ -85,8 +92,8 @@ def swept_points(
     """Plan each value. UsageError where none of them can be planned."""
     points = [_point(swept, value, facts, load, machine, cluster) for value in swept.values]
     if all(point.planned is None for point in points):
-        found = points[0].problem
-        raise UsageError(f"sweep {swept.asked}", f"none of its values can be planned: {found}", "mend the first")
+        found = f"none of its values can be planned: {swept.values[0]}: {points[0].problem}"
+        raise UsageError(f"sweep {swept.asked}", found, "mend the first")
     return points
 
 
@@ -97,15 +104,20 @@ def _point(
         also = ""
         if swept.is_of_machines:
             try:
-                cluster = ClusterFacts.model_validate({**cluster.model_dump(), swept.path: float(value)})
-            except ValueError:
-                return SweptPoint(float(value), problem=f"{swept.path} cannot be {value}")
+                cluster = ClusterFacts.model_validate(
+                    {**cluster.model_dump(exclude_unset=True), swept.path: float(value)}
+                )
+            except ValidationError as error:
+                return SweptPoint(float(value), problem=_out_of_bounds(error, value))
             spec = load(())
         else:
             spec, also = _loaded(swept, value, load)
         externals = {uri: _fingerprint(found) for uri, found in facts.external.items()}
-        plan = costed(spec, replace(facts, wanted=fingerprints(spec.graph, externals)), machine(spec, cluster))
-    except (SpecError, UsageError) as error:
+        on = machine(spec, cluster)
+        plan = costed(spec, replace(facts, wanted=fingerprints(spec.graph, externals)), on)
+    except SpecError as error:
+        return SweptPoint(float(value), problem="; ".join(_told(one, swept) for one in error.problems))
+    except UsageError as error:
         return SweptPoint(float(value), problem=error.found)
     known = [one for id, one in plan.nodes.items() if swept.node in (None, spec.graph.nodes[id].name)]
     timed = [one for one in known if one.estimate.hours is not None]
@@ -114,7 +126,19 @@ def _point(
         return SweptPoint(float(value), problem=f"{known[0].node} cannot be reckoned: {why}")
     trained = [one for one in timed if one.stage == "pretrain"]
     longest = max(trained or timed, key=lambda one: one.estimate.hours or 0.0)
-    return SweptPoint(float(value), longest, also=also)
+    return SweptPoint(float(value), longest, also=also, num_gpus=on.num_gpus)
+
+
+def _out_of_bounds(error: ValidationError, value: str) -> str:
+    """Say of a field of the machines why it has no such value."""
+    words = error.errors(include_url=False)[0]["msg"].replace("Input should be", "should be")
+    return f"{words}, not {value}"
+
+
+def _told(problem: Problem, swept: Swept) -> str:
+    """Say what is wrong with a value; where, unless it is where the sweep is."""
+    words = problem.text.replace(", or a list", "")  # numbers are swept, no lists
+    return words if problem.path in (swept.path, f"nodes.{swept.node}", "") else f"{problem.path}: {words}"
 
 
 def _fingerprint(found: Committed | VitpipeError) -> str:
@@ -123,8 +147,9 @@ def _fingerprint(found: Committed | VitpipeError) -> str:
 
 def _loaded(swept: Swept, value: str, load: Load) -> tuple[PipelineSpec, str]:
     """Read the spec with the value; more workers than micro-batches get smaller micro-batches."""
+    written_out = f"{value} {swept.unit}".strip()
     try:
-        return load((f"{swept.path}={value}",)), ""
+        return load((f"{swept.path}={written_out}",)), ""
     except SpecError:
         if not swept.path.endswith(".resources.workers") or not value.isdigit():
             raise

@@ -1,6 +1,8 @@
 """What `--sweep` asks for, before any spec is read: the name of a field and the numbers that it is to have."""
 
 import math
+import re
+from dataclasses import dataclass
 
 from vitpipe.infra.errors import UsageError
 
@@ -8,16 +10,32 @@ MOST_VALUES = 64
 FORM = "write numbers, such as --sweep workers=8,16,32"
 
 
-def read(text: str) -> tuple[str, tuple[float, ...]]:
-    """Read `a.b=x,y,...,z` as a name and its values, each once. UsageError for what is no number, and for too many.
+_LENGTH = re.compile(r"(.*?)\s*([kM]?)\s*(epoch|step|image)s?")
+_SCALED = re.compile(r"(.*?)\s*([kM])")
 
-    `...` is filled in by the ratio of the two before it; between whole numbers stand whole numbers.
+
+@dataclass(frozen=True)
+class AskedValues:
+    """A name and numbers, as they were written."""
+
+    name: str
+    values: tuple[float, ...]
+    """Each once."""
+    unit: str = ""
+    """Of lengths: `epochs`, `steps` or `images`."""
+
+
+def read(text: str) -> AskedValues:
+    """Read `a.b=x,y,...,z`, or `a.b=x,y steps`. UsageError for what is no number, for several units, and for too many.
+
+    `...` is filled in by the ratio of the two before it; between whole numbers stand whole numbers,
+    between others such of six digits.
     """
     name, equals, listed = text.partition("=")
     if not equals or not name.strip() or not listed:
         raise UsageError(f"sweep {text!r}", "a field and its values are needed", FORM)
     name, found = name.strip(), list[float]()
-    words = [word.strip() for word in listed.split(",")]
+    words, unit = _without_unit(name, [word.strip() for word in listed.split(",")])
     for place, word in enumerate(words):
         if word != "...":
             found.append(_number(name, word))
@@ -27,7 +45,22 @@ def read(text: str) -> tuple[str, tuple[float, ...]]:
             found += _between(name, found[-2], found[-1], _number(name, words[place + 1]))
     values = tuple(dict.fromkeys(found))
     _refuse_many(name, len(values))
-    return name, values
+    return AskedValues(name, values, unit)
+
+
+def _without_unit(name: str, words: list[str]) -> tuple[list[str], str]:
+    """Take `steps` off `100`, `1k steps`: a unit that is written once is that of all."""
+    found = [_LENGTH.fullmatch(word) for word in words]
+    units = list(dict.fromkeys(f"{match[3]}s" for match in found if match))
+    if not units:
+        return words, ""
+    if len(units) > 1:
+        raise UsageError(f"sweep {name}", f"{' and '.join(units)} are no one unit", "write all values in one")
+    plain = list[str]()
+    for word, match in zip(words, found, strict=True):
+        scaled = match or _SCALED.fullmatch(word)
+        plain.append(f"{scaled[1]}{ {'k': 'e3', 'M': 'e6'}.get(scaled[2], '') }" if scaled else word)
+    return plain, units[0]
 
 
 def written(value: float) -> str:
@@ -44,8 +77,8 @@ def _between(name: str, first: float, second: float, last: float) -> list[float]
     count = math.floor((math.log(last) - math.log(second)) / math.log(ratio) + 1e-9)
     _refuse_many(name, count)
     steps = [second * ratio**step for step in range(1, count + 1)]
-    if all(one.is_integer() for one in (first, second, last)):
-        steps = [float(round(step)) for step in steps]
+    is_whole = all(one.is_integer() for one in (first, second, last))
+    steps = [float(round(step)) if is_whole else float(f"{step:.6g}") for step in steps]
     return [step for step in steps if step < last]
 
 

@@ -20,26 +20,32 @@ GBIT = 1e9 / 8
 """Bytes a second of one Gbit/s."""
 DEFAULT_SHARE = "default"
 """The entry of `utilisation` for a variant without one of its own."""
-Positive = Annotated[float, Field(gt=0, le=1e30)]
-Busy = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(ge=1e-6, le=1e12)]
+"""In units of a person's size: Gbit/s, GFLOP/s, watts, seconds, hours. Whatever is divided by it stays a number."""
+Large = Annotated[float, Field(ge=1e3, le=1e24)]
+"""Bytes, bytes a second, FLOP/s."""
+Busy = Annotated[float, Field(ge=1e-6, le=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class GpuKind(Settings):
     """One kind of GPU, as `gpus.yaml` has it; the program behind `doctor --gpu` writes the same for one it measured."""
 
-    peak_flops: Positive
+    peak_flops: Large
     """Dense bf16 FLOP/s by its data sheet."""
-    peak_flops_fp32: Positive | None = None
+    peak_flops_fp32: Large | None = None
     """Dense fp32 FLOP/s without TF32, which torch leaves off by default and no training here turns on."""
-    memory_bytes: Positive
+    memory_bytes: Large
     """By its data sheet."""
-    memory_bandwidth: Positive
+    memory_bandwidth: Large
     """Bytes a second of its own memory, by its data sheet."""
-    nvlink_bytes_per_s: Positive
+    nvlink_bytes_per_s: Large
     """Bytes a second to the other GPUs of its machine, one way."""
     watts: Positive
     """Its board's limit."""
+    launch_us: Positive = 5.0
+    """Microseconds in which a process asks it for one operation; assumed, of PyTorch without CUDA graphs. The GPU works
+    meanwhile: a step takes the longer of the two."""
     price_per_hour: Annotated[float, Field(ge=0, le=1e9)] | None = None
     """In any currency; left out, a plan has no price."""
     utilisation: dict[str, Busy] = Field(default_factory=dict)
@@ -65,19 +71,19 @@ class ClusterFacts(Settings):
     """GPUs of one machine, where there are any."""
     cores_per_machine: Count = 112
     """CPU cores of one machine; an HGX machine of eight H100 has two times 56."""
-    disk_bytes: Positive = 4e12
+    disk_bytes: Large = 4e12
     """Room for shards on one machine, where no `cache_bytes` says less."""
     network_gbit_per_s: Positive = 3200.0
     """All of one machine's cards together, one way; eight of 400 by default."""
     link_efficiency: Busy = 0.9
     """Share of a link's speed that a collective of large messages gets."""
-    latency_s: Positive = 5e-6
+    latency_s: Annotated[float, Field(ge=0, le=60)] = 5e-6
     """Of one message between two machines."""
     store_gbit_per_s: Positive = 25.0
-    """What one machine reads from the store."""
+    """What one machine reads from the store, and writes of a checkpoint to it."""
     store_total_gbit_per_s: Positive | None = None
-    """What all machines together read from the store; left out, it has no limit of its own."""
-    copy_bytes_per_s: Positive = 10e9
+    """The same of all machines together; left out, it has no limit of its own."""
+    copy_bytes_per_s: Large = 10e9
     """A rank's copy of its state into memory, for which training waits at a checkpoint; 10 to 20 measured."""
     gpu_hours_between_failures: Positive = 50_700.0
     """Of one GPU, until something interrupts the training (Llama 3: 419 interruptions in 54 days of 16,384 GPUs)."""
@@ -93,6 +99,11 @@ class ClusterFacts(Settings):
     """Of one core at work, with its share of memory and board."""
     price_per_core_hour: Annotated[float, Field(ge=0, le=1e9)] | None = None
     """Where a node computes on CPU cores alone."""
+
+    def store_bytes_per_s(self, machines: int) -> float:
+        """Bytes a second between one machine and the store, while so many use it."""
+        total = self.store_total_gbit_per_s
+        return min(self.store_gbit_per_s, total / machines if total else self.store_gbit_per_s) * GBIT
 
     def machines_for(self, workers: int, gpus_each: float, cores_each: int) -> int:
         """Count the machines that so many ranks fill: by their GPUs and by their cores."""

@@ -4,18 +4,21 @@ A step computes and then waits for what is not hidden of its collectives; meanwh
 images out of shards that others fetch. On CPU cores images and model share the same ones, so their times add up.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from vitpipe.stages.costs.collectives import Links, Traffic, collective_seconds, exposed_seconds
-from vitpipe.stages.costs.failures import Saving, best_interval_s, between_failures_s, stall_s
+from vitpipe.stages.costs.failures import Saving, best_interval_s, between_failures_s, stall_s, upload_s
 from vitpipe.stages.costs.fetching import Feed
-from vitpipe.stages.costs.machines import GBIT, ClusterFacts
+from vitpipe.stages.costs.machines import ClusterFacts
 from vitpipe.stages.costs.reading import ImageWork
 
 TOLERATED = 0.25
 """Waiting for collectives, beside the model's own time, up to which a step still counts as bound by compute."""
-Binds = Literal["compute", "images", "store", "network", "none"]
+Binds = Literal["compute", "launches", "images", "store", "network", "start", "none"]
+"""What holds a training or tasks up; `launches` is a host that asks its GPU for less than it could do, `start` that
+tasks start for longer than they work."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class RankSpeed:
     """Between ranks of one machine; without GPUs through memory."""
     overhead_s: float = 0.0
     """Of each step, beside its FLOPs."""
+    launch_s: float = 0.0
+    """In which a host asks its GPU for one operation."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,11 @@ class TrainingWork:
     micro_batch: int
     steps: int
     image_flops: float
+    """Of the model alone."""
+    recomputed_flops: float
+    """Of an image's blocks, where they are computed again."""
+    launches: float
+    """Operations of one step that its GPU is asked for."""
     zero: int
     sent: Traffic
     """Of one step."""
@@ -70,10 +80,25 @@ class TrainingCosts:
         return -(-micro_batches // self.ranks.count)
 
     @property
-    def compute_s(self) -> float:
-        """The model's FLOPs, of the rank that has most micro-batches."""
+    def recompute_s(self) -> float:
+        """What is computed again, of the rank that has most micro-batches."""
+        return self.passes * self.work.micro_batch * self.work.recomputed_flops / self.ranks.flops
+
+    @property
+    def model_s(self) -> float:
+        """The model's FLOPs of the same rank, with those that it computes again."""
         images = self.passes * self.work.micro_batch
-        return images * self.work.image_flops / self.ranks.flops + self.ranks.overhead_s
+        return images * self.work.image_flops / self.ranks.flops + self.recompute_s + self.ranks.overhead_s
+
+    @property
+    def launches_s(self) -> float:
+        """For which a host asks its GPU for work, while it works."""
+        return self.work.launches * self.ranks.launch_s
+
+    @property
+    def compute_s(self) -> float:
+        """The model's pass forth and back: no less than it takes to ask for it."""
+        return max(self.model_s, self.launches_s)
 
     @property
     def images_s(self) -> float:
@@ -84,9 +109,8 @@ class TrainingCosts:
     @property
     def store_s(self) -> float:
         """A step's share of what a machine reads from the store in the whole training."""
-        total = self.cluster.store_total_gbit_per_s
-        rate = min(self.cluster.store_gbit_per_s, total / self.ranks.machines if total else float("inf"))
-        return self.work.feed.fetched_bytes / max(1, self.work.steps) / (rate * GBIT)
+        rate = self.cluster.store_bytes_per_s(self.ranks.machines)
+        return self.work.feed.fetched_bytes / max(1, self.work.steps) / rate
 
     @property
     def links(self) -> Links:
@@ -119,15 +143,21 @@ class TrainingCosts:
             return "store"
         if self.images_s > (device if self.ranks.on_gpus else self.compute_s):
             return "images"
-        return "network" if self.network_s > TOLERATED * self.compute_s else "compute"
+        if self.network_s > TOLERATED * self.compute_s:
+            return "network"
+        return "launches" if self.launches_s > self.model_s else "compute"
 
     @property
     def saving(self) -> Saving:
         """Checkpoints and failures of the whole training."""
-        failures = between_failures_s(self.cluster, self.ranks.count)
-        stall = stall_s(self.cluster, self.work.state_bytes, self.ranks.count)
-        seconds, every = self.work.steps * self.step_s, self.work.checkpoint_steps * self.step_s
-        return Saving(seconds, every, stall, failures, self.cluster.restart_s if self.ranks.on_gpus else 0.0)
+        return Saving(
+            seconds=self.work.steps * self.step_s,
+            every_s=self.work.checkpoint_steps * self.step_s,
+            stall_s=stall_s(self.cluster, self.work.state_bytes, self.ranks.count),
+            upload_s=upload_s(self.cluster, self.work.state_bytes, self.ranks.machines),
+            between_failures_s=between_failures_s(self.cluster, self.ranks.count),
+            restart_s=self.cluster.restart_s if self.ranks.on_gpus else 0.0,
+        )
 
     @property
     def seconds(self) -> float:
@@ -136,9 +166,10 @@ class TrainingCosts:
 
     @property
     def best_checkpoint_steps(self) -> int:
-        """Steps between checkpoints that lose least; no more than there are."""
-        best = best_interval_s(self.saving.stall_s, self.saving.between_failures_s)
-        return max(1, min(self.work.steps, round(best / self.step_s)))
+        """Steps between checkpoints that lose least: as long as one's upload at least, and no more than there are."""
+        saving = self.saving
+        best = best_interval_s(saving.stall_s, saving.between_failures_s)
+        return max(1, min(self.work.steps, max(round(best / self.step_s), math.ceil(saving.upload_s / self.step_s))))
 
     @property
     def images_per_s(self) -> float:

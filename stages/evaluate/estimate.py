@@ -49,9 +49,9 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
         bytes=4096,
         memory_bytes=int(task_bytes(config, resources, model)) + features_bytes,
         hours=tasks.seconds / 3600 if tasks else None,
-        costs=tasks_costs(tasks, ((1, 1.0),), known.cluster) if tasks else None,
+        costs=tasks_costs(tasks, known.cluster) if tasks else None,
         unmatched=unmatched,
-        notes=tuple(filter(None, (known.no_speed(config.precision),))),
+        notes=tuple(filter(None, (known.no_speed(config.precision), known.idle_gpus(resources)))),
     )
 
 
@@ -65,7 +65,8 @@ def _tasks(
     images: int,
 ) -> Tasks | None:
     """All features one after the other, as the fewest tasks take them; None where nobody knows a GPU's speed."""
-    gpus = (resources.gpus_per_task or 1.0) if known.gpus else 0.0
+    gpus, asked = known.task_gpus(resources), resources.cpus_per_task
+    cores = asked * (1.0 if gpus else known.part_of_cores(asked))
     speed = known.gpu_speed(str(model.variant), config.precision)
     if gpus and speed is None:
         return None
@@ -73,12 +74,12 @@ def _tasks(
         flops=flops,
         images=images,
         image=image_work(AugmentSettings(crop="none", flip=False), data, model.image_px),
-        count=1,
-        at_once=1,
+        shares=((1, 1.0),),
+        room=known.room(asked, gpus),
         gpus_each=gpus,
-        cores_each=resources.cpus_per_task,
-        cores_asked=resources.cpus_per_task,
-        speed=speed * gpus if gpus and speed else known.core_speed(model.feature_width) * resources.cpus_per_task,
+        cores_each=cores,
+        cores_asked=asked,
+        speed=speed * min(1.0, gpus) if gpus and speed else known.core_speed(model.feature_width) * cores,
         start_s=known.cluster.task_start_s,
     )
 

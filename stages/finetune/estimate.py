@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, ShardSet
+from vitpipe.stages.costs.launches import FLAT
 from vitpipe.stages.costs.tasks import Tasks
 from vitpipe.stages.estimates import Estimate, Given, Known, tasks_costs
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
@@ -16,7 +17,7 @@ from vitpipe.stages.settings import Duration, micro_batch_of
 from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
 from vitpipe.stages.training.doubts import Training, doubts
 from vitpipe.stages.training.optim.kinds import rule_of
-from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
+from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_blocks, num_parameters, train_flops_per_image
 
 
 def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given, known: Known) -> Estimate:
@@ -41,8 +42,8 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
     steps = sweep * work.sweep_steps + final * work.final_steps
     scored = sweep * work.num_dev + final * splits[config.split]
     flops = sweep * work.sweep_flops + final * work.final_flops
-    tasks = _tasks(config, resources, model, data, known, (sweep, final), flops, steps * config.batch_images + scored)
     shares = ((sweep, sweep * work.sweep_flops / flops), (final, final * work.final_flops / flops))
+    tasks = _tasks(config, resources, model, data, known, shares, flops, steps * config.batch_images + scored)
     return Estimate(
         steps=steps,
         images=steps * config.batch_images + scored,
@@ -50,13 +51,13 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
         bytes=4 * num_parameters(model),
         memory_bytes=memory_bytes(config, resources, model),
         hours=tasks.seconds / 3600 if tasks else None,
-        costs=tasks_costs(tasks, shares, known.cluster) if tasks else None,
+        costs=tasks_costs(tasks, known.cluster) if tasks else None,
         num_classes=classes,
         class_names=_names(data),
         model=model,
         notes=(
             f"{sweep} trials choose the rate, {final} are tested",
-            *filter(None, (assumed, known.no_speed(config.precision))),
+            *filter(None, (assumed, known.no_speed(config.precision), known.idle_gpus(resources))),
             *_doubts(config, resources, work, warmup),
         ),
     )
@@ -174,28 +175,30 @@ def _tasks(
     model: ModelSettings,
     data: ShardSet | Estimate,
     known: Known,
-    trials: tuple[int, int],
+    shares: tuple[tuple[int, float], ...],
     flops: float,
     images: int,
 ) -> Tasks | None:
     """All trials: those of a phase at once where there is room for them; None where nobody knows a GPU's speed."""
-    gpus = (resources.gpus_per_task or 1.0) if known.gpus else 0.0
-    room = known.gpus / gpus if gpus else max(1.0, known.cores // resources.cpus_per_task)
+    gpus, asked = known.task_gpus(resources), resources.cpus_per_task
     speed = known.gpu_speed(str(model.variant), config.precision)
     if gpus and speed is None:
         return None
-    cores = max(resources.cpus_per_task, resources.threads if gpus else 0)
+    micro = micro_batch_of(config.batch_images, resources.micro_batch)
+    launches = FLAT.of_passes(images, micro, config.batch_images, num_blocks(model)) if gpus else 0.0
+    cores = max(asked, resources.threads) if gpus else asked * known.part_of_cores(asked)
     return Tasks(
         flops=flops,
         images=images,
         image=image_work(config.image_changes, data, model.image_px),
-        count=sum(trials),
-        at_once=min(room, max(trials)),
+        shares=shares,
+        room=known.room(asked, gpus),
         gpus_each=gpus,
         cores_each=cores,
-        cores_asked=resources.cpus_per_task,
+        cores_asked=asked,
         start_s=known.cluster.task_start_s,
-        speed=speed * gpus
+        launches_s=known.launch_s(launches),
+        speed=speed * min(1.0, gpus)
         if gpus and speed
         else known.core_speed(model.feature_width, config.precision == "bf16") * cores,
     )

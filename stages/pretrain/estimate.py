@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.infra.work import RANKS_PER_CORE
 from vitpipe.stages.artifacts import Artifact, Checkpoint, ShardSet
 from vitpipe.stages.estimates import Estimate, Given, Known
 from vitpipe.stages.images.manifest import known_names
@@ -22,7 +23,7 @@ from vitpipe.stages.pretrain.input_checks import (
 from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe, model_of
 from vitpipe.stages.pretrain.locality import batch_note
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
-from vitpipe.stages.settings import micro_batch_of
+from vitpipe.stages.pretrain.memory_advice import MemoryAdvice
 from vitpipe.stages.training.doubts import Training, doubts
 from vitpipe.stages.training.objective_costs import num_trained, train_flops
 from vitpipe.stages.training.optim.rule import BYTES
@@ -73,15 +74,17 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
         averaged=config.ema is not None,
         recipe=config.model_dump(mode="json"),
         notes=(
-            *_notes(recipe, memory, known.gpu_bytes if gpus else None),
+            *_notes(recipe, model, known.gpu_bytes if gpus else None),
             *((unknown,) if unknown else training.doubts()),
         ),
     )
 
 
 def _ranks(resources: PretrainResources, gpus: float, known: Known) -> int:
-    """As many as the plan's GPUs hold, between the least and the most."""
+    """As many as the plan's machines hold, between the least and the most."""
     held = int(known.gpus // gpus) if gpus and known.gpus else resources.most_workers
+    if known.is_one_machine and not known.gpus:
+        held = known.cores * RANKS_PER_CORE // (resources.cpus_per_worker or 1)
     return max(resources.least_workers, min(resources.most_workers, held))
 
 
@@ -159,13 +162,14 @@ def _kept_steps(recipe: ResolvedRecipe) -> int:
     return min(resources.keep + milestones, -(-total // recipe.checkpoint_steps) + milestones)
 
 
-def _notes(recipe: ResolvedRecipe, memory: int, room: float | None) -> list[str]:
+def _notes(recipe: ResolvedRecipe, model: ModelSettings, room: float | None) -> list[str]:
     """What is allowed and may be a slip; `room` is a GPU's memory, where there are any."""
     config, resources, notes = recipe.config, recipe.resources, []
     micro = config.batch_images // recipe.micro_batch
     if idle := -micro % resources.most_workers:
         slots = micro + idle
-        notes.append(f"{micro} micro-batches on {resources.most_workers} workers: {idle} of {slots} passes are padding")
+        told = f"{micro} micro-batches on {resources.most_workers} workers: {idle} of {slots} passes are padding"
+        notes.append(f"{told}; {_even(micro, resources.most_workers)} workers have none")
     note = batch_note(recipe.epoch_images, config.batch_images, recipe.micro_batch, resources.most_workers)
     if note and not config.mix:
         notes.append(note)
@@ -174,11 +178,17 @@ def _notes(recipe: ResolvedRecipe, memory: int, room: float | None) -> list[str]
         notes.append(f"checkpoint_every {every} is longer than the run: its last step alone is saved")
     if config.model.family == "vit" and (rest := config.model.image_px % config.model.sizes.patch_px):
         notes.append(f"patches of {config.model.sizes.patch_px} px leave {rest} of {config.model.image_px} px out")
-    if room is not None and memory > room:
-        ways = " or ".join(_savings(config, resources)) or "a larger GPU"
-        notes.append(f"needs {memory / 1e9:.0f} GB of a GPU that has {room / 1e9:.0f}: try {ways}")
+    if room is not None:
+        notes.extend(MemoryAdvice(config, resources, model).notes(room))
     notes.extend(_split_further(config, resources))
     return notes + doubts(_training(recipe))
+
+
+def _even(micro_batches: int, workers: int) -> str:
+    """Name the numbers of workers next to this one that share the micro-batches evenly."""
+    fewer = max(count for count in range(1, workers) if not micro_batches % count)
+    more = min((count for count in range(workers, micro_batches + 1) if not micro_batches % count), default=None)
+    return f"{fewer} or {more}" if more else f"{fewer}"
 
 
 def _split_further(config: PretrainConfig, resources: PretrainResources) -> Iterator[str]:
@@ -210,16 +220,3 @@ def _training(recipe: ResolvedRecipe) -> Training:
         decay=config.ema.decay if config.ema else None,
         multiple=(resources.micro_batch or 1) * resources.most_workers,
     )
-
-
-def _savings(config: PretrainConfig, resources: PretrainResources) -> list[str]:
-    """What would make a worker's memory less and is not yet done, the cheapest first."""
-    micro, ranks = micro_batch_of(config.batch_images, resources.micro_batch), resources.least_workers
-    ways = {
-        f"micro_batch {micro // 2}": micro > 1 and config.batch_images % (micro // 2) == 0,
-        "activation_checkpointing blocks": resources.activation_checkpointing == "none",
-        "zero 3": resources.zero < 3 and ranks > 1,
-        "more workers": resources.zero > 0 or ranks == 1,
-        "offload cpu": resources.offload == "none" and resources.zero > 0,
-    }
-    return [way for way, helps in ways.items() if helps]

@@ -35,19 +35,22 @@ def batch_note(num_images: int, batch_images: int, micro_batch: int, workers: in
     if workers <= MACHINE or streams_of(num_images) == 1:
         return None
     read = share_read(num_images, batch_images, micro_batch, workers)
-    shares = {size: share_read(num_images, size, micro, workers) for size, micro in _near(batch_images, workers)}
-    better = {size: share for size, share in shares.items() if 2 * share <= read}
-    if not better:
+    told = []
+    for size, micro in _near(batch_images, micro_batch, workers):
+        share = share_read(num_images, size, micro, workers)
+        if 2 * share <= read:
+            told.append(f"{size:,}{'' if micro == micro_batch else f' with micro_batch {micro}'} ({share:.0%})")
+    if not told:
         return None
-    told = " or ".join(f"{size:,} ({share:.0%})" for size, share in sorted(better.items()))
     streams = f"does not fit the {streams_of(num_images)} streams of the order"
     reads = f"each machine of {MACHINE} workers comes to read {read:.0%} of the set"
-    return f"batch_images {batch_images:,} {streams}: {reads}; near it fit {told}"
+    return f"batch_images {batch_images:,} {streams}: {reads}; near it fit {' or '.join(told)}"
 
 
-def _near(batch_images: int, workers: int) -> Iterator[tuple[int, int]]:
-    """The powers of two around a batch, with the micro-batch that gives each worker one."""
+def _near(batch_images: int, micro_batch: int, workers: int) -> Iterator[tuple[int, int]]:
+    """The powers of two around a batch, with a micro-batch for each worker: this one where it divides them."""
     low = 1 << (batch_images.bit_length() - 1)
-    for size in {low, low if low == batch_images else 2 * low} - {batch_images}:
+    for size in sorted({low, low if low == batch_images else 2 * low} - {batch_images}):
         if size >= workers:
-            yield size, 1 << ((size // workers).bit_length() - 1)
+            fits = size % micro_batch == 0 and size // micro_batch >= workers
+            yield size, micro_batch if fits else 1 << ((size // workers).bit_length() - 1)

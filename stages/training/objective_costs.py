@@ -23,6 +23,20 @@ def train_flops(objective: ObjectiveSettings, model: ModelSettings) -> int:
     return flops.train_flops_per_image(model) + 3 * model.grid**2 * _predictor(objective, model)
 
 
+def recomputed_flops(objective: ObjectiveSettings, model: ModelSettings) -> int:
+    """Count the FLOPs of one image's blocks that are computed again in the backward pass, where they are."""
+    if objective.kind == "mae":
+        seen = flops.recomputed_flops_per_image(model, _visible_tokens(objective, model))
+        return seen + flops.recomputed_flops_per_image(objective.decoder_model(model))
+    return flops.recomputed_flops_per_image(model)
+
+
+def num_blocks(objective: ObjectiveSettings, model: ModelSettings) -> int:
+    """Count the blocks and units of convolutions that an image passes."""
+    inner = objective.decoder_model(model).sizes.layers if objective.kind == "mae" else 0
+    return inner + flops.num_blocks(model)
+
+
 def num_trained(objective: ObjectiveSettings, model: ModelSettings) -> int:
     """Count all parameters that are trained, those that the objective alone needs among them."""
     own = flops.num_parameters(model)

@@ -34,6 +34,25 @@ def train_flops_per_image(settings: ModelSettings) -> int:
     return 6 * forward_macs(settings)
 
 
+def recomputed_flops_per_image(settings: ModelSettings, tokens: int | None = None) -> int:
+    """Count the FLOPs of all blocks' and units' forward passes once more, as recomputing takes for one image.
+
+    torch ends a recomputation with the last tensor that the backward pass needs: the last product of a block, or of a
+    unit of a ResNet, is not made again unless dropout, stochastic depth or a layer scale stands behind it. `tokens` as
+    in `forward_macs`.
+    """
+    convolutions = list(_convolutions(settings))[1:]  # the root is no unit
+    macs = sum(macs for macs, _, _ in convolutions)
+    if settings.resnet is not None:
+        last = [macs for macs, _, ends in convolutions if ends]
+        return 2 * (macs - sum(last[:1] if settings.stochastic_depth else last))
+    seen, sizes = tokens or settings.tokens, settings.sizes
+    bare = 1 if settings.stochastic_depth else sizes.layers  # the first block drops nothing
+    if settings.dropout or settings.layer_scale is not None:
+        bare = 0
+    return 2 * (macs + sizes.layers * block_macs(settings, seen) - bare * seen * sizes.width * sizes.mlp)
+
+
 def num_parameters(settings: ModelSettings) -> int:
     """Count the trained parameters of the whole model, head included where `classes` is set."""
     return sum(map(math.prod, _shapes(settings).values()))
@@ -90,6 +109,12 @@ def _convolutions(settings: ModelSettings) -> Iterator[tuple[int, int, bool]]:
             side = -(-settings.image_px >> 2 + stage - before_stride)
             outputs = out * side**2
             yield kernel**2 * channels * outputs, outputs, part == "conv3"
+
+
+def num_blocks(settings: ModelSettings) -> int:
+    """Count the blocks of the encoder and the units of convolutions before it, or instead of it."""
+    units = max(0, len(_unit_outputs(settings)) - 1)  # the root is none
+    return units + (0 if settings.resnet is not None else settings.sizes.layers)
 
 
 def _unit_outputs(settings: ModelSettings) -> list[list[int]]:

@@ -60,6 +60,13 @@ def test_nothing_happens():
     assert (arrival.starts, arrival.commands, arrival.steps_lost) == (1, 1, 0)
 
 
+def test_a_first_start_restores_nothing():
+    model = replace(MODEL, first_start_s=4.0)
+    assert travel(Trip(MACHINES, model)).seconds == 4 + 100 * 10 + 10 * 1 + 5
+    road = Road(Trip(MACHINES, model))
+    assert at(road, 1.0, lambda: road.cluster.strike("a", "crash")).travel().seconds > 30 + 100 * 10 + 10 * 1 + 5
+
+
 def test_a_crash_costs_what_was_not_committed_and_a_start():
     road = Road(Trip(MACHINES, MODEL))
     arrival = at(road, 30 + 250 + 2 + 3, lambda: road.cluster.strike("a", "crash")).travel()  # 25 steps, two saves

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from command_line import Vitpipe, typed
 from small_disk import small_disk
 from small_spec import GOOD as SPEC
 
 from vitpipe.infra.errors import IntegrityError, LeaseLost, StageError, Stopped, StorageError, UsageError
+from vitpipe.pipeline.cli import main as cli
 from vitpipe.pipeline.drive import runner
 from vitpipe.pipeline.store.records import Committed
 
@@ -234,7 +236,7 @@ for name in {names}:
 
 
 def main_of(args: tuple[str, ...], cwd: Path, stdout: Any, stderr: Any) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-c", "from vitpipe.pipeline.cli.main import main; main()", *args]
+    command = [sys.executable, "-m", "vitpipe", *args]
     env = {**os.environ, "PYTHONPATH": str(Path.cwd()), "XDG_STATE_HOME": str(cwd / "state")}
     return subprocess.run(command, cwd=cwd, env=env, stdout=stdout, stderr=stderr, text=True, check=False)
 
@@ -293,3 +295,47 @@ def test_an_error_says_a_path_as_it_is() -> None:
         "its disk, a full one": "its disk, a full one.",
     }
     assert {found: str(UsageError("read it", found)).removeprefix("Cannot read it: ") for found in said} == said
+
+
+def numeric_options() -> list[tuple[str, str, bool]]:
+    """Of every command its options that take a number, and whether it is a whole one."""
+    found = []
+    todo: list[tuple[str, Any]] = [("", typer.main.get_command(cli.app))]
+    while todo:
+        path, command = todo.pop()
+        todo += [(f"{path} {name}".strip(), one) for name, one in getattr(command, "commands", {}).items()]
+        for param in command.params:
+            if param.param_type_name == "option" and param.type_descriptor.annotation in (int, float):
+                found.append((path, param.opts[0], param.type_descriptor.annotation is int))
+    return found
+
+
+def test_every_number_that_is_mistyped_is_named_with_what_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    options = numeric_options()
+    assert len(options) > 25 and {("plan", "--max-hours", False), ("predict", "--top", True)} < set(options)
+    for verb, option, is_whole in options:
+        wanted = "a whole number" if is_whole else "a number"
+        assert cli.invoke([*verb.split(), option, "many"]) == 2
+        told = " ".join(capsys.readouterr().err.split())
+        assert told.startswith(f"Cannot take 'many' for {option}: it should be {wanted}"), told
+        assert told.endswith(f"See `vitpipe {verb} --help`."), told
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (
+            ("plan", "x", "--max-hours", "nan"),
+            "take 'nan' for --max-hours: it should be a number from 0 to 1,000,000,000",
+        ),
+        (("predict", "x", "y", "--top", "0"), "take '0' for --top: it should be a whole number of at least 1. See"),
+        (("artifacts", "ls"), "of `vitpipe artifacts ls`: missing argument 'RUN'. See `vitpipe artifacts ls --help`."),
+        (("plan", "x", "--gpus"), "option '--gpus' requires an argument. See `vitpipe plan --help`."),
+        (("bogus",), "no such command 'bogus'. Did you mean 'logs'? See `vitpipe --help`."),
+    ],
+)
+def test_what_is_mistyped_names_the_help_of_its_own_command(
+    args: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.invoke(list(args)) == 2
+    assert words in " ".join(capsys.readouterr().err.split())

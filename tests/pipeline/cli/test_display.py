@@ -89,7 +89,13 @@ def test_a_plan_shows_what_it_will_cost() -> None:
     ]
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(3, "3 s"), (65, "1:05"), (3723.9, "1:02:03")])
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (3, "3 s"), (65, "1:05"), (3723.9, "1:02:03"), (3.15e9, "875000:00:00"), (3.2e9, "101 years"),
+        (3e11, "9,506 years"), (1e40, "3.17e+32 years"),
+    ],
+)  # fmt: skip
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 

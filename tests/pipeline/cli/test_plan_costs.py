@@ -1,6 +1,7 @@
 """What `plan` says a recipe costs, on which GPU, for whose data, and how far it is from the paper's."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         code = cli.invoke(["plan", "my.yaml", "--json", *args])
         found: dict[str, Any] = json.loads(capsys.readouterr().out)
         assert code == 0, found
-        return {**found, "by_id": {node["node"]: node for node in found["nodes"]}}
+        return {**found, "by_id": {node["node"]: node for node in found.get("nodes", ())}}
 
     return run
 
@@ -77,6 +78,36 @@ def test_a_price_is_hours_times_price(plan: Plan) -> None:
     assert plan(*ON_GPUS)["total"]["price"] is None
 
 
+def test_gpus_that_wait_are_priced_too_where_they_are_held(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = (*ON_GPUS, "--gpus", "64", "--price-per-gpu-hour", "2")
+    schedule, total = (plan(*asked)[name] for name in ("schedule", "total"))
+    assert schedule["held_gpu_hours"] == pytest.approx(64 * schedule["seconds"] / 3600)
+    assert schedule["held_price"] == pytest.approx(2 * schedule["held_gpu_hours"])
+    assert schedule["held_price"] > 5 * total["price"]
+    assert cli.invoke(["plan", "my.yaml", *asked]) == 0
+    assert re.search(
+        r"; held all the time: [0-9.]+k GPU-hours, price [0-9.]+k", " ".join(capsys.readouterr().out.split())
+    )
+
+
+def test_a_price_of_gpus_is_none_of_cores(plan: Plan, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("core_gflops: 40")
+    (tmp_path / "d.yaml").write_text("{core_gflops: 40, price_per_core_hour: 0.05}")
+    of_gpus = ("--price-per-gpu-hour", "2", "--cluster-file")
+    assert plan(*of_gpus, "c.yaml")["total"]["price"] is None and plan(*of_gpus, "d.yaml")["total"]["price"] > 0
+    assert cli.invoke(["plan", "my.yaml", *of_gpus, "c.yaml"]) == 0
+    assert "no price (no GPU is needed: give price_per_core_hour" in " ".join(capsys.readouterr().out.split())
+    assert cli.invoke(["plan", "my.yaml", *of_gpus, "c.yaml", "--max-price", "0"]) == 2
+    assert "no core-hour has a price. Give price_per_core_hour" in " ".join(capsys.readouterr().err.split())
+
+
+def test_one_is_not_many_and_a_fan_out_has_tasks(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.invoke(["plan", "my.yaml", "--gpu", "H100", "--gpus", "1000", "--why"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "cores a worker, 1 worker backbone" in told and "2 cores a task, 4 tasks at once" in told
+    assert "on 1,000 GPUs" in told and "1,000 x H100" in told and " 1 workers" not in told
+
+
 def test_images_that_lie_elsewhere_are_the_papers(plan: Plan) -> None:
     found = plan()["by_id"]
     assert found["shards"]["action"] == "blocked" and "no such folder" in found["shards"]["reason"]
@@ -114,6 +145,43 @@ def test_deviations_stand_in_the_plan(plan: Plan) -> None:
     assert found["backbone"]["deviations"] == ["optimizer.peak_lr 0.003, the paper has 0.001 (Table 3)"]
     assert found["transfer/cifar10"]["paper"].startswith("0 deviations from CIFAR-10")
     assert found["scratch"]["paper"] == "" and found["shards"]["deviations"] == []
+
+
+def test_cores_that_hold_no_rank_have_no_hours(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    (tmp_path / "c.yaml").write_text("core_gflops: 40")
+    (tmp_path / "d.yaml").write_text("{core_gflops: 40, cores_per_machine: 16}")
+    workers, fp32 = "nodes.backbone.resources.workers", ("nodes.backbone.config.precision=fp32", "--cluster-file")
+    points = plan(*fp32, "c.yaml", "--sweep", "workers=1,2,8,16")["sweep"]["values"]
+    one, two, eight = (point["hours"] for point in points[:3])
+    assert two == pytest.approx(one / 2, rel=0.01) and two <= eight < 2 * two, "eight share two cores"
+    assert "room for 8 on the only machine (4 a core)" in points[3]["problem"] and "hours" not in points[3]
+    assert cli.invoke(["plan", "my.yaml", f"{workers}=16", "--max-hours", "1e9", *fp32, "c.yaml"]) == 2
+    assert "16 x (1 CPU)" in " ".join(capsys.readouterr().err.split())
+    on_described = plan(f"{workers}=32", *fp32, "d.yaml")
+    assert on_described["by_id"]["backbone"]["estimate"]["hours"] < two / 10
+    assert on_described["assumes"] == "hours assume no GPU, 2 x 16 cores and CPU cores of 40 GFLOP/s"
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    told = plan(f"{workers}=32", "nodes.backbone.resources.cpus_per_worker=7", *fp32, "c.yaml")["assumes"]
+    assert "no GPU, 2 x 112 cores and" in told, "not of this machine"
+
+
+def test_two_gpus_for_a_task_are_no_quicker_and_that_is_said(plan: Plan) -> None:
+    """All trials at once, so that a task's own time is what counts."""
+    each = "nodes.transfer.resources.gpus_per_task"
+    whole, twice, half = (
+        plan(*ON_GPUS, "--gpu", "H100", "--gpus", "64", f"{each}={gpus}")["by_id"]["transfer/cifar10"]
+        for gpus in (1, 2, 0.5)
+    )
+    assert twice["estimate"]["hours"] == pytest.approx(whole["estimate"]["hours"])
+    assert (
+        twice["gpu_hours"]
+        == pytest.approx(2 * whole["gpu_hours"])
+        == pytest.approx(4 * half["gpu_hours"] / 2, rel=0.01)
+    )
+    assert "gpus_per_task 2: a task computes on one GPU" in " ".join(twice["estimate"]["notes"])
 
 
 def test_the_lines_of_a_log_say_the_same(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:

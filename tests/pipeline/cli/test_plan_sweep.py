@@ -1,6 +1,7 @@
 """`plan --sweep`, budgets, and tables of GPUs and machines that a user gives."""
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
@@ -59,9 +60,35 @@ def test_a_sweep_is_a_table_with_bars_and_a_drawing(plan: Run, tmp_path: Path) -
     again = plan(*ON_GPUS, "--sweep", "workers=8,64", "--svg", "x.svg")[1]
     assert "drawn: x.svg, in place of what was there" in again
     assert eight.count("#") < many.count("#") == 30 and "bound by compute" in eight and "price" in many
-    root = ET.parse(tmp_path / "x.svg").getroot()
-    told = [one.text or "" for one in root.iter("{http://www.w3.org/2000/svg}title")]
-    assert len(told) == 3 and told[1].startswith("8: ") and told[2].startswith("64: ")
+    assert ET.parse(tmp_path / "x.svg").getroot().tag.endswith("svg")
+    found = words_in(tmp_path / "x.svg")
+    assert {"8", "64", "resources.workers of backbone", "images/s of backbone"} < set(found)
+    assert found[-2:] == ["bound by compute", "in proportion"], "what does not bind has no place in the legend"
+
+
+def words_in(svg: Path) -> list[str]:
+    """What is written in a drawing of matplotlib's, which draws letters as outlines."""
+    return re.findall(r"<!-- (.*?) -->", svg.read_text())
+
+
+def test_a_drawing_is_the_same_in_any_order_and_marks_what_cannot_be_planned(plan: Run, tmp_path: Path) -> None:
+    for name, values in (("a", "64,100,8,512"), ("b", "8,64,100,512")):
+        assert plan(*ON_GPUS, "--sweep", f"workers={values}", "--svg", f"{name}.svg")[0] == 0
+    assert (tmp_path / "a.svg").read_text() == (tmp_path / "b.svg").read_text()
+    told = words_in(tmp_path / "a.svg")
+    assert {"100", "cannot be planned", "open: with a smaller micro_batch", "bound by network"} < set(told)
+
+
+def test_a_drawing_has_an_ideal_line_for_what_is_counted_alone_and_labels_that_have_room(
+    plan: Run, tmp_path: Path
+) -> None:
+    assert plan(*ON_GPUS, "--sweep", "image_px=64,128,224", "--svg", "x.svg")[0] == 0
+    assert "in proportion" not in words_in(tmp_path / "x.svg") and "224" in words_in(tmp_path / "x.svg")
+    asked = "network_gbit_per_s=1,1.7,...,20000"
+    assert plan(*ON_GPUS, f"{OF}.workers=64", "--sweep", asked, "--svg", "x.svg")[0] == 0
+    labels = words_in(tmp_path / "x.svg")[: words_in(tmp_path / "x.svg").index("network_gbit_per_s")]
+    assert "in proportion" not in words_in(tmp_path / "x.svg")
+    assert labels[0] == "1" and labels[-1] == "20000" and 6 <= len(labels) < 19 and max(map(len, labels)) <= 7
 
 
 def test_machines_are_swept_too(plan: Run) -> None:
@@ -81,6 +108,7 @@ def test_a_value_that_cannot_be_is_said_and_the_others_stand(plan: Run) -> None:
         ("workers=8,x", "'x' is no number"), ("workers=nan", "'nan' is no number"), ("workers", "are needed"),
         ("workers=...,8", "between two values"), ("workers=16,8,...,1", "`...` goes up"),
         ("workers=8,8,...,16", "`...` goes up"), ("workers=0,1,...,16", "`...` goes up"),
+        ("total=1 epochs,2 steps", "epochs and steps are no one unit"), ("total=1 epoch,x epochs", "'x' is no number"),
         ("workers=1,2,...,1e30", "more than 64 values"), ("seed=" + ",".join(map(str, range(65))), "more than 64"),
     ],
 )  # fmt: skip
@@ -91,9 +119,12 @@ def test_values_are_looked_at_before_anything_is_read(text: str, words: str, pla
 
 
 def test_values_between_whole_numbers_are_whole() -> None:
-    name, found = read("a.workers=8,9,...,100")
-    assert name == "a.workers" and found[:4] == (8, 9, 10, 11) and all(one.is_integer() for one in found)
-    assert read("lr=0.1,0.2,...,0.8")[1] == pytest.approx((0.1, 0.2, 0.4, 0.8)) and read("w=1,1,2")[1] == (1, 2)
+    asked = read("a.workers=8,9,...,100")
+    found = asked.values
+    assert (asked.name, asked.unit) == ("a.workers", "")
+    assert found[:4] == (8, 9, 10, 11) and all(one.is_integer() for one in found)
+    assert read("lr=0.1,0.2,...,0.8").values == (0.1, 0.2, 0.4, 0.8)
+    assert read("lr=1,1.7,...,5").values == (1, 1.7, 2.89, 4.913, 5) and read("w=1,1,2").values == (1, 2)
     assert [written(one) for one in (8.0, 1234567.0, 0.1, 1e-4)] == ["8", "1234567", "0.1", "0.0001"]
 
 
@@ -101,14 +132,36 @@ def test_values_between_whole_numbers_are_whole() -> None:
     ("text", "words"),
     [
         ("worker=8", "Did you mean 'workers'"), ("nodes.back.config.seed=1", "Did you mean 'backbone'"),
-        ("foo=1", "Write its whole name"), ("name=1", "Write its whole name"), ("vars.papers=1", "mean 'paper'"),
-        ("vars.x=1", "no such entry of `vars`"), ("utilisation=1", "a field of GPUs"), ("limit=1", "fields end so"),
-        ("workers=0,-1", "none of its values"), ("zero=7", "none of its values"),
+        ("foo=1", "Name one such as workers, micro_batch"), ("name=1", "Name one such as"),
+        ("zero_stage=1", "Did you mean 'zero'?"), ("batch=1", "mean 'batch_images' or 'micro_batch'?"),
+        ("gpus=8", "Sweep workers, each with one GPU"), ("vars.papers=1", "mean 'paper'"),
+        ("vars.x=1", "no such entry of `vars`. Name one of paper"), ("utilisation=1", "a field of GPUs"),
+        ("limit=1", "fields end so"), ("workers=0,-1", "none of its values can be planned: 0: should be greater"),
+        ("zero=7", "none of its values"), ("checkpoint_every=9", "it is a length of training. Give it a unit, such as"),
+        ("workers=8 steps", "it is a number, and has no steps. Write workers=8,16,32"),
+        ("foos=8 steps", "no node has such a field in steps. Name one of checkpoint_every"),
     ],
 )  # fmt: skip
 def test_a_sweep_over_no_field(text: str, words: str, plan: Run) -> None:
     code, _, err = plan(*ON_GPUS, "--sweep", text)
     assert code == 2 and words in " ".join(err.split()), err
+
+
+def test_lengths_of_training_are_swept_with_a_unit(plan: Run, tmp_path: Path) -> None:
+    seldom, often = swept(plan, "checkpoint_every=10k,1 step", "--svg", "x.svg")
+    assert (seldom["value"], often["value"]) == (10_000, 1) and often["hours"] > seldom["hours"]
+    assert {"hours of backbone", "resources.checkpoint_every of backbone, steps"} < set(words_in(tmp_path / "x.svg"))
+    one, two = swept(plan, "total=7,14 epochs")
+    assert two["hours"] == pytest.approx(2 * one["hours"], rel=1e-3)
+    assert plan(*ON_GPUS, "--sweep", "total=7,14 epochs")[1].startswith(
+        "nodes.backbone.config.total in epochs, backbone:"
+    )
+
+
+def test_why_a_value_cannot_be_is_told_once(plan: Run) -> None:
+    out = plan(*ON_GPUS, "--sweep", "workers=0,1.5,8,100")[1]
+    assert "  0  should be greater than or equal to 1, not 0\n1.5  should be a valid integer, not 1.5\n" in out
+    assert "100  100 workers would share 64 micro-batches: " in out
 
 
 def test_fields_are_found_by_their_end_however_deep() -> None:
@@ -126,7 +179,8 @@ def test_what_goes_with_no_sweep_or_with_one_alone(plan: Run, tmp_path: Path) ->
     for words, told in (
         (("--sweep", "workers=8", "--sweep", "zero=1,2"), "--sweep is given 2 times"),
         (("--sweep", "workers=8", "--max-hours", "3", "--max-price", "4"), "--max-hours and --max-price would limit"),
-        (("--svg", "x.svg"), "--svg draws a sweep"),
+        (("--sweep", "workers=8", "--why"), "--why would print every term of one plan"),
+        (("--svg", "x.svg"), "--svg draws a sweep"), (("--gpu", ""), "plan for the GPU: known are A100"),
     ):  # fmt: skip
         code, _, err = plan(*words)
         assert code == 2 and told in " ".join(err.split()), err
@@ -201,7 +255,7 @@ def test_a_table_of_gpus_adds_kinds_and_replaces_fields(plan: Run, tmp_path: Pat
 @pytest.mark.parametrize(
     ("option", "text", "words"),
     [
-        ("--gpus-file", "H100: {watts: -1}", "t.yaml:1:15: H100.watts: should be greater than 0, not -1"),
+        ("--gpus-file", "H100: {watts: -1}", "t.yaml:1:15: H100.watts: should be greater than or equal to"),
         ("--gpus-file", "H100: 3", "H100 is 3, no fields. Write such as H100: {peak_flops"),
         ("--gpus-file", "X1: {watts: 3}", "X1 is no kind that is known, and lacks peak_flops, memory_bytes"),
         ("--gpus-file", "H100: {utilisation: {L/61: 0.5}}", "there is no variant 'L/61'; did you mean 'L/16'?"),

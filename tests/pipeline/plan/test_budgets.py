@@ -1,5 +1,7 @@
 """Which nodes a budget of hours names, and what it says would help each."""
 
+import re
+
 import pytest
 
 from vitpipe.infra.errors import UsageError
@@ -13,11 +15,11 @@ GANG = WorkPhase(tasks=1, seconds=108_000, gpus=1, ranks=2)
 TASKS = WorkPhase(tasks=4, seconds=18_000, gpus=1)
 
 
-def node(id: str, hours: float, phase: WorkPhase, gpus: float = 2) -> Planned:
+def node(id: str, hours: float, phase: WorkPhase, gpus: float = 2, price: float = 10) -> Planned:
     facts = {"binds": "compute", "step_seconds": {}, "images_per_s": 1, "compute_images_per_s": 1}
     sizes = {"machines": 1, "workers": 1, "cores_per_worker": 1, "gpus": gpus, "phases": (phase,)}
     estimate = Estimate(hours=hours, costs=Costs.model_validate(facts | sizes))
-    return Planned(id, "pretrain", "run", "", estimate=estimate)
+    return Planned(id, "pretrain", "run", "", estimate=estimate, price=price)
 
 
 def schedule(plan: Plan, gpus: int) -> Schedule:
@@ -27,7 +29,7 @@ def schedule(plan: Plan, gpus: int) -> Schedule:
 
 def workers(id: str) -> list[SweptPoint]:
     assert id == "net", "a fan-out has no workers"
-    return [SweptPoint(many, node("net", 60 / many, GANG, many)) for many in (2, 4, 8)]
+    return [SweptPoint(many, node("net", 60 / many, GANG, many, 8 + many), num_gpus=many) for many in (2, 4, 8)]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,7 @@ def workers(id: str) -> list[SweptPoint]:
         (9, "the whole graph still takes 12.5 hours on 8 GPUs (--gpus 8): raise it, or shorten the run"),
         (4, "shorten net: the least is with 8 workers for net, 7.5 hours"),
         (4, "shorten tune: with all tasks of a phase at once it takes 5 hours"),
+        (1, "plan for at most 1 hour: the whole"),
     ],
 )
 def test_every_node_that_is_too_long_is_named_with_what_helps_it(hours: float, words: str) -> None:
@@ -57,7 +60,42 @@ def test_a_fan_out_alone_is_helped_by_gpus() -> None:
         Spending(hours=9).check(made, None, 2, workers, schedule)
 
 
-def test_without_a_queue_the_longest_node_counts_and_that_is_said() -> None:
-    made = Plan({"net": node("net", 30, GANG)})
-    with pytest.raises(UsageError, match="no queue could run it, and its longest node takes 30 hours"):
-        Spending(hours=9).check(made, None, 0, workers, lambda plan, gpus: Schedule(0.0, {}, problem="no room"))
+@pytest.mark.parametrize(
+    ("hours", "price", "words"),
+    [
+        (None, 22, "It costs 30. Take 4 workers for net, 20 hours for the whole graph and a price of 22"),
+        (50, 20.5, "It costs 30. Take 2 workers for net, 40 hours for the whole graph and a price of 20"),
+        (15, 100, "takes 40 hours, of them net 30. Take 8 workers for net, 12.5 hours for the whole graph and a pri"),
+        (25, 23, "and it costs 30. Take 4 workers for net, 20 hours for the whole graph and a price of 22"),
+        (
+            15,
+            22,
+            "the quickest that costs no more is 4 workers for net, 20 hours for the whole graph and a price of 22",
+        ),
+        (15, 10, "raise it, or shorten the run: the least is with 2 workers for net, 40 hours for the whole graph"),
+    ],
+)
+def test_the_quickest_way_that_keeps_to_every_budget(hours: float | None, price: float, words: str) -> None:
+    """With 2, 4, 8 workers it is 30 + 10, 15 + 5, 7.5 + 5 hours, and a price of 20, 22, 26."""
+    made = Plan({"net": node("net", 30, GANG, price=20), "tune": node("tune", 10, TASKS)})
+    Spending(50, 30).check(made, 30, 2, workers, schedule)
+    with pytest.raises(UsageError) as error:
+        Spending(hours, price).check(made, 30, 2, workers, schedule)
+    assert words.lower() in str(error.value).lower()
+
+
+def test_fewer_workers_may_leave_gpus_to_the_fan_out() -> None:
+    """With 2 workers 30 hours, and behind them 5 on 8 GPUs, 10 on 2."""
+    made = Plan({"net": node("net", 7.5, GANG, 8, price=16), "tune": node("tune", 5, TASKS)})
+    said = "Take 2 workers for net on 8 GPUs (--gpus 8), 35 hours for the whole graph and a price of 20"
+    with pytest.raises(UsageError, match=re.escape(said)):
+        Spending(36, 21).check(made, 26, 8, workers, schedule)
+
+
+def test_many_nodes_that_are_too_long_are_counted() -> None:
+    made = Plan({"net": node("net", 3, GANG), **{f"t{one}": node(f"t{one}", 10, TASKS) for one in range(24)}})
+    with pytest.raises(UsageError) as error:
+        Spending(hours=2).check(made, None, 4, workers, lambda plan, gpus: Schedule(3600 * 250, {}))
+    said = str(error.value)
+    assert "of them t0 10, t1 10, t2 10 and 22 more. Shorten t0" in said and "; 22 more nodes are too long as" in said
+    assert len(said) < 600

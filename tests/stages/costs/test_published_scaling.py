@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from vitpipe.pipeline.plan.given_machines import gpu_kinds
 from vitpipe.stages.costs.collectives import Links, collective_seconds, exposed_seconds, traffic
-from vitpipe.stages.costs.failures import Saving, best_interval_s
 from vitpipe.stages.costs.fetching import MOST_STREAMS, WINDOW, Feed
 from vitpipe.stages.costs.machines import ClusterFacts, GpuKind
 from vitpipe.stages.costs.reading import ImageWork
@@ -68,16 +66,6 @@ def test_traffic_is_that_of_the_zero_paper() -> None:
     assert [traffic(zero, 100, 2, 2).whole / 200 for zero in range(4)] == [2, 2, 2, 3]
     assert traffic(1, 100, 2, 2, passes=4) == traffic(1, 100, 2, 2), "stage 1 sums once a step"
     assert traffic(3, 100, 2, 2, passes=4).whole == 4 * traffic(3, 100, 2, 2).whole
-
-
-def test_the_suggested_interval_loses_least() -> None:
-    found = Saving(
-        seconds=1e6, every_s=best_interval_s(20, 40_000), stall_s=20, between_failures_s=40_000, restart_s=60
-    )
-    assert found.every_s == pytest.approx(np.sqrt(2 * 20 * 40_000), rel=0.02), "Young's"
-    losses = {factor: replace(found, every_s=factor * found.every_s) for factor in (0.5, 0.8, 1.0, 1.25, 2.0)}
-    assert min(losses, key=lambda factor: losses[factor].stalls_s + losses[factor].lost_s) == 1.0
-    assert best_interval_s(100, 10) == 10, "more often than it fails nothing is gained"
 
 
 def test_streams_are_those_of_the_order() -> None:

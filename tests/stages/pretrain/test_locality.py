@@ -38,3 +38,13 @@ def test_a_batch_that_does_not_fit_is_told_with_those_near_it_that_do():
     assert "batch_images 4,000" in note and "read 100% of the set; near it fit" in note and "4,096" in note
     for fits in ((303_000_000, 4096, 64, 64), (14_400_000, 4096, 64, 8), (100_000, 4000, 80, 50)):
         assert batch_note(*fits) is None  # a batch that fits, one machine, a set that is one stream
+
+
+def test_sizes_that_are_said_to_fit_can_be_taken():
+    """4,096 is no multiple of 48: of 64 workers each then has a micro-batch of 64."""
+    note = batch_note(14_400_000, 4608, 48, 64)
+    assert (
+        note is not None and "near it fit 4,096 with micro_batch 64 (12%) or 8,192 with micro_batch 128 (25%)" in note
+    )
+    kept = batch_note(14_400_000, 4128, 32, 64)
+    assert kept is not None and "near it fit 4,096 (" in kept

@@ -1,13 +1,16 @@
 """What a plan says binds a pretraining, in cases built so that one thing must, and what it says would help."""
 
+import numpy as np
 import pytest
 
 from vitpipe.pipeline.cli.plan_page import binding
 from vitpipe.pipeline.plan.given_machines import gpu_kinds
 from vitpipe.stages.costs.machines import ClusterFacts, GpuKind
 from vitpipe.stages.estimates import Costs, Estimate, Known
+from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.pretrain.estimate import estimate
+from vitpipe.stages.vit.flops import num_parameters, recomputed_flops_per_image, train_flops_per_image
 
 I21K = Estimate(splits={"train": 14_197_122}, num_classes=21_843, image_bytes=110_000)
 PLENTY = {"workers": 64, "gpus_per_worker": 1, "cpus_per_worker": 14}
@@ -110,7 +113,7 @@ def test_machines_follow_from_their_gpus_and_cores(workers: int, cores: int, mac
 
 
 def test_cores_that_no_machine_has_are_no_advice() -> None:
-    eight = {"workers": 8, "micro_batch": 64}
+    eight = {"workers": 8, "micro_batch": 512}
     found = costs("Ti/16", resources=eight | {"cpus_per_worker": 4})
     cores = found.needed["cores_per_worker"]
     assert 37 < cores < 56 and found.needed["cores_per_machine"] == 8 * cores
@@ -132,3 +135,98 @@ def test_fp32_is_reckoned_by_its_own_peak_or_not_at_all() -> None:
     assert found.hours is None and found.costs is None and found.flops
     assert any("no fp32 peak of this GPU is known" in note and "peak_flops_fp32" in note for note in found.notes)
     assert planned(gpu=unknown).hours == planned().hours
+
+
+def test_what_is_recomputed_takes_time_and_is_no_more_flops() -> None:
+    """Of L/16 without dropout 0.225 of its FLOPs: the blocks' forward passes but for the MLP's last product."""
+    model = ModelSettings(variant="L/16", image_px=224, classes=21_843)
+    again = recomputed_flops_per_image(model) / train_flops_per_image(model)
+    plain, recomputed = (planned(resources={"activation_checkpointing": how}) for how in ("none", "blocks"))
+    assert plain.costs is not None and recomputed.costs is not None and plain.hours and recomputed.hours
+    assert plain.flops == recomputed.flops
+    steps = plain.costs.step_seconds, recomputed.costs.step_seconds
+    assert steps[0]["recompute"] == 0 and steps[1]["recompute"] == pytest.approx(again * steps[0]["compute"])
+    assert steps[1]["compute"] == pytest.approx((1 + again) * steps[0]["compute"])
+    assert recomputed.hours > 1.15 * plain.hours, "collectives take as long as they did"
+    share = f"{again / (1 + again):.0%} of a step computes blocks again (activation_checkpointing: blocks)"
+    assert share in binding(recomputed.costs) and "again" not in binding(plain.costs)
+
+
+def test_no_step_is_shorter_than_its_launches() -> None:
+    """Ti/16 on 64 GPUs, one image a pass: 64 passes of 38 operations a block and 45, and 32 a step, of 5 us each."""
+    found = costs("Ti/16", resources={"micro_batch": 1})
+    assert found.binds == "launches"
+    assert found.step_seconds["launches"] == pytest.approx((64 * (12 * 38 + 45) + 32) * 5e-6)
+    assert found.step_seconds["step"] >= found.step_seconds["launches"] > 10 * found.step_seconds["images"]
+    assert found.compute_images_per_s > 20 * found.images_per_s and "micro_batch" not in found.needed, "none is enough"
+    compiled = costs("Ti/16", resources={"micro_batch": 1, "compile": True})
+    assert compiled.step_seconds["launches"] == pytest.approx((64 * (12 * 24 + 45) + 32) * 5e-6)
+    slow = gpu_kinds()["H100"].model_copy(update={"launch_us": 10.0})
+    assert costs("Ti/16", gpu=slow, resources={"micro_batch": 1}).step_seconds["launches"] == pytest.approx(
+        2 * found.step_seconds["launches"]
+    )
+    assert costs("L/16").step_seconds["compute"] > 10 * costs("L/16").step_seconds["launches"], "they pass meanwhile"
+
+
+def test_a_micro_batch_that_is_large_enough_is_said_and_does() -> None:
+    """B/16, 64 images a GPU: 17 ms; passes of 501 operations, of 5 us, so no more than 6 of them."""
+    found = costs("B/16", resources={"micro_batch": 4})
+    assert found.binds == "launches" and found.needed == {"micro_batch": 16.0}
+    assert "micro_batch 16 would do" in binding(found)
+    assert costs("B/16", resources={"micro_batch": 16}).binds == "compute"
+    assert costs("B/16", resources={"micro_batch": 8}).binds == "launches"
+
+
+def test_the_network_that_is_said_is_the_least_that_does() -> None:
+    """ZeRO 3 on one card of 100 Gbit/s; by doublings it was 1,600."""
+    slow = costs(cluster={"network_gbit_per_s": 100}, resources={"zero": 3})
+    enough = slow.needed["network_gbit_per_s"]
+    for part, binds in ((1.0, "compute"), (0.85, "network")):
+        faster = {"network_gbit_per_s": part * enough}
+        assert costs(cluster=faster, resources={"zero": 3}).binds == binds
+    assert enough == float(f"{enough:.2g}") and f"{enough:,.0f} Gbit/s between machines would do" in binding(slow)
+
+
+def test_where_links_inside_a_machine_bind_no_cores_are_advised() -> None:
+    """ZeRO 3 with an image a pass sends all weights twice for each: NVLink holds it up, and more cores do nothing."""
+    gpu = gpu_kinds()["H100"].model_copy(update={"launch_us": 0.01})
+    found = costs("L/16", gpu=gpu, resources={"workers": 8, "micro_batch": 1, "zero": 3, "cpus_per_worker": 2})
+    assert found.binds == "network" and not found.needed and "would do" not in binding(found)
+    starved = costs("L/16", gpu=gpu, resources={"workers": 8, "micro_batch": 1, "zero": 3, "cpus_per_worker": 1},
+                    augment={"randaugment": {"kind": "timm", "layers": 12}})  # fmt: skip
+    assert starved.binds == "images", "then as many as the links let it use"
+    cores = starved.needed["cores_per_worker"] if starved.needed else 0
+    step = starved.step_seconds
+    assert cores == np.ceil(step["images"] / (step["compute"] + step["network"]))
+
+
+def test_a_faster_store_is_advised_only_as_far_as_images_let_it() -> None:
+    slow = {"store_gbit_per_s": 0.02, "disk_bytes": 250e9}
+    found = costs("Ti/16", cluster=slow, resources={"micro_batch": 64, "cpus_per_worker": 2})
+    assert found.binds == "store" and "cores_per_machine" in found.needed
+    said = binding(found)
+    assert "would do" not in said and "Gbit/s from the store a machine images would bind; images would need" in said
+    faster = slow | {"store_gbit_per_s": 1.01 * found.needed["store_gbit_per_s"]}
+    assert costs("Ti/16", cluster=faster, resources={"micro_batch": 64, "cpus_per_worker": 14}).binds == "images"
+
+
+def test_the_knee_is_not_where_micro_batches_do_not_divide() -> None:
+    """96 micro-batches: 64 workers are no quicker than 48, and 96 are 1.8 times as quick."""
+    at = {n: costs(batch_images=4608, resources={"workers": n, "micro_batch": 48}) for n in (48, 64, 96)}
+    assert at[64].images_per_s < at[48].images_per_s < at[96].images_per_s / 1.5
+    assert at[48].knee_workers == at[64].knee_workers and (at[64].knee_workers or 0) >= 96
+    notes = planned(batch_images=4608, resources={"workers": 64, "micro_batch": 48}).notes
+    assert any("32 of 128 passes are padding; 48 or 96 workers have none" in note for note in notes)
+
+
+def test_a_training_that_never_ends_is_told() -> None:
+    frail = {"gpu_hours_between_failures": 5, "network_gbit_per_s": 10, "gpus_per_machine": 4, "store_gbit_per_s": 0.5}
+    found = planned(cluster=frail)
+    (said,) = (note for note in found.notes if "never end" in note)
+    assert "a failure is expected every 281 s" in said and found.hours is not None and found.hours > 5000
+    best = int(said.split("checkpoint_every ")[1].split()[0])
+    step_s = found.costs.step_seconds["step"] if found.costs else 0.0
+    state_s = 12 * num_parameters(ModelSettings(variant="L/16", image_px=224, classes=21_843)) / 16 / (0.5e9 / 8)
+    assert state_s <= best * step_s < state_s + 2 * step_s, "as long as a machine's part of the state takes"
+    mended = planned(cluster=frail, resources={"checkpoint_every": f"{best} steps"})
+    assert not any("never end" in note for note in mended.notes) and mended.hours and mended.hours < 1000
