@@ -102,7 +102,8 @@ def test_store_copies_and_restarts_are_those_of_a_plan(
         plan("nodes.backbone.resources.workers=64", "--gpu", "H100", "--json", "--cluster-file", "c.yaml")[1]
     )
     stalls = next(node for node in cost["nodes"] if node["node"] == "backbone")["estimate"]["costs"]["stalls_seconds"]
-    assert stalls == pytest.approx(63 * found["stall_s"] + found["commit_s"]), "31,195 steps, saved each 500"
+    told = "31,195 steps, saved each 500, the last waited for"
+    assert stalls == pytest.approx(63 * found["stall_s"] + found["commit_s"]), told
 
 
 def test_a_machine_that_is_taken_away_is_missed_for_as_long_as_is_said(goodput: Vitpipe) -> None:

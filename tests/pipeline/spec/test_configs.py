@@ -92,12 +92,19 @@ def test_a_config_plans_without_its_data_and_costs_what_it_says(name: str, capsy
         for stage in ("pretrain", "finetune")
     }
     text = header(name)
-    said = {"pretrain": re.search(r"([\d.]+) H100-hours to pretrain", text),
+    said = {"pretrain": re.search(r"([\d.]+) H100-hours of compute to pretrain", text),
             "finetune": re.search(r"([\d.]+) to fine-tune", text)}  # fmt: skip
     for stage, cost in hours.items():
         match = said[stage]
         assert (match is not None) == (cost > 0), f"{stage} costs {cost} H100-hours"
         assert match is None or float(match[1]) == pytest.approx(cost, rel=0.05)
+    for stage, words in {"pretrain": "pretrain", "finetune": "fine-tune"}.items():
+        whole = sum(node["gpu_hours"] or 0 for node in found["nodes"] if node["stage"] == stage)
+        match = re.search(rf"in all ([\d.]+) to {words} with", text)
+        assert match or whole <= 1.12 * hours[stage], (
+            f"{stage} takes {whole:.1f} H100-hours in all: say so in the header"
+        )
+        assert match is None or float(match[1]) == pytest.approx(whole, rel=0.1), whole
 
 
 @pytest.mark.parametrize("name", [name for name in GIVEN if name.startswith("recipes/")])
@@ -109,7 +116,7 @@ def test_a_fine_tuning_of_given_weights_costs_what_it_says(name: str) -> None:
     found = estimate(node.config, node.resources, given, Known(gpus=1))
     assert found.flops is not None
     hours = found.flops / gpu_kinds()["H100"].flops() / 3600
-    said = re.search(r"([\d.]+) H100-hours for a B/16", header(name))
+    said = re.search(r"([\d.]+) H100-hours of compute for a B/16", header(name))
     assert said and float(said[1]) == pytest.approx(hours, rel=0.05)
 
 
