@@ -81,8 +81,8 @@ class Spending:
         return f"{RAISE}: the least is with {min(ways, key=lambda way: way.price or 0.0).told()}"
 
 
-def _quickest(way: _Way) -> float:
-    return way.hours
+def _quickest(way: _Way) -> tuple[float, int]:
+    return way.hours, way.more_gpus
 
 
 def _no_price(num_gpus: int) -> tuple[str, str]:

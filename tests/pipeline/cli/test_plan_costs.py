@@ -163,6 +163,9 @@ def test_cores_that_hold_no_rank_have_no_hours(
     on_described = plan(f"{workers}=32", *fp32, "d.yaml")
     assert on_described["by_id"]["backbone"]["estimate"]["hours"] < two / 10
     assert on_described["assumes"] == "hours assume no GPU, 2 x 16 cores and CPU cores of 40 GFLOP/s"
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    told = plan(f"{workers}=32", "nodes.backbone.resources.cpus_per_worker=7", *fp32, "c.yaml")["assumes"]
+    assert "no GPU, 2 x 112 cores and" in told, "not of this machine"
 
 
 def test_two_gpus_for_a_task_are_no_quicker_and_that_is_said(plan: Plan) -> None:

@@ -1,11 +1,14 @@
 """A node's hours and the schedule of the whole graph are of one kind, and machines that hold no node are refused."""
 
+import math
 import random
 
 import pytest
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.infra.ray.reasons import lack
 from vitpipe.infra.work import RANKS_PER_CORE
+from vitpipe.pipeline.drive.runner import _cpus_wanted
 from vitpipe.pipeline.plan.given_machines import gpu_kinds
 from vitpipe.pipeline.plan.planned import Plan, Planned
 from vitpipe.pipeline.plan.prices import Machine, priced
@@ -29,6 +32,19 @@ nodes:
     config: {model: {variant: Ti/16, image_px: 64}, batch_images: 32, total: 10 steps, peak_lr: 0.1}
 """
 )
+RANKS = """\
+version: 1
+name: run
+store: file://./runs
+nodes:
+  photos: {stage: ingest, config: {source: {kind: folder, root: ./photos}}}
+  tune:
+    stage: pretrain
+    needs: {shards: photos}
+    config:
+      {model: {variant: Ti/16, image_px: 64}, optimizer: {peak_lr: 1e-3, weight_decay: 0.1}, batch_images: 2520,
+       total: 10 epochs}
+"""
 GPU = gpu_kinds()["H100"]
 
 
@@ -116,6 +132,22 @@ def test_ranks_share_the_cores_of_this_machine_as_far_as_a_run_lets_them() -> No
     with pytest.raises(UsageError, match=r"1 x \(16 CPU\), largest machine has 8 CPU\. Set resources.cpus_per_worker"):
         refuse_misfits(gang(1, 16), on())
     assert on().known.part_of_cores(most) == 0.25
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 9])
+def test_a_plan_refuses_what_a_run_on_this_machine_would(cpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cores that a run's own Ray offers for such ranks, and what they can hold."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    for ranks in range(1, 11):
+        spec = load(RANKS, [f"nodes.tune.resources={{workers: {ranks}, cpus_per_worker: {cpus}}}"])
+        offered = {"here": {"CPU": math.ceil(_cpus_wanted(spec, gang(ranks, cpus)))}}
+        holds = not lack((("CPU", float(cpus)),), ranks, offered)
+        try:
+            refuse_misfits(gang(ranks, cpus), on())
+        except UsageError:
+            assert not holds, (ranks, cpus)
+        else:
+            assert holds, (ranks, cpus)
 
 
 def test_machines_that_are_described_share_no_cores() -> None:
