@@ -12,6 +12,7 @@ from launches import Asked, BareTorch, counting
 from tiny_training import MICRO, NO_DROPOUT, OPTIMIZER, course, engine, images, model, steps
 
 from vitpipe.infra.work import Rank
+from vitpipe.stages.costs.launches import launches_of
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.training.objective.losses import softmax
 from vitpipe.stages.variants import Sizes
@@ -76,6 +77,13 @@ def test_a_block_costs_what_bare_torch_pays_for_it(counts: dict[str, list[int]],
     few_bare, many_bare = (bare(layers, precision).launches for layers in DEPTHS)
     assert many - few == many_bare - few_bare
     assert few - few_bare <= ONCE
+
+
+@pytest.mark.parametrize(("zero", "precision"), WAYS)
+def test_a_plan_reckons_with_what_is_counted(counts: dict[str, list[int]], zero: int, precision: str) -> None:
+    for layers in DEPTHS:
+        counted_here = counts[f"{zero} {precision} {layers}"][0]
+        assert abs(launches_of(zero, precision, False).of_step(layers, passes=1) - counted_here) <= 4
 
 
 @pytest.mark.parametrize(("zero", "precision"), WAYS)

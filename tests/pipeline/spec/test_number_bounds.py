@@ -50,8 +50,10 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     def look(nodes: Nodes, verbs: Sequence[str] = ("validate", "plan")) -> str:
         document = {"version": 1, "name": "run", "store": "file://./runs", "nodes": nodes}
         Path("spec.yaml").write_text(json.dumps(document))
+        Path("large.yaml").write_text("cores_per_machine: 1000000")  # a plan refuses what machines could not hold
         for verb in verbs:
-            code = cli.invoke([verb, "spec.yaml", "--json"])
+            on = ("--cluster-file", "large.yaml") if verb == "plan" else ()
+            code = cli.invoke([verb, "spec.yaml", "--json", *on])
             said = capsys.readouterr()
             if code:
                 assert code == 2 and "Traceback" not in said.err, (code, said, nodes)

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.pipeline.plan.given_machines import gpu_kinds
 from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import estimate as estimate_evaluation
@@ -37,6 +38,15 @@ def test_counts_both_phases():
     started = 3600 * found.hours - found.flops / (1e14 * 3)
     assert 0 <= started < 10, "three of four GPUs have a trial, and each trial starts"
     assert found.model == tuned
+
+
+def test_no_step_is_shorter_than_its_launches():
+    """Ti/16, an image a pass: 100 passes a step of 38 operations of 12 blocks and 45, and 32 a step, of 5 us each."""
+    tiny = ModelSettings(variant="Ti/16", image_px=224, classes=10)
+    known = Known(gpus=4, gpu=gpu_kinds()["H100"])
+    found = estimate(config(), FinetuneResources(micro_batch=1), given(model=tiny), known)
+    step = (100 * (38 * 12 + 45) + 32) * 5e-6
+    assert 5 * found.costs.step_seconds["compute"] == pytest.approx(found.images / 100 * step)
 
 
 def test_fewer_images_and_one_rate_cost_less():
