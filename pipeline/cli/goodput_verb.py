@@ -24,6 +24,8 @@ goodputs = typer.Typer()
 MOST_GPUS = 65_536
 
 NEVER_ENDS = 4
+LEAST_DAYS = 0.01
+"""Between two interruptions of a machine of eight: with more of them nothing would end, nor would the simulation."""
 
 
 def _seconds(what: str) -> typer.models.OptionInfo:
@@ -32,7 +34,7 @@ def _seconds(what: str) -> typer.models.OptionInfo:
 
 
 def _days(what: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(min=0.01, max=1e6, help=what, show_default=False)
+    option: typer.models.OptionInfo = typer.Option(min=LEAST_DAYS, max=1e6, help=what, show_default=False)
     return option
 
 
@@ -118,13 +120,17 @@ def _simulated(
 
 
 def _facts(path: Path | None, gpus_per_machine: int | None, machine_days: float | None) -> "ClusterFacts":
-    """Read what a file says of the machines; the options win."""
+    """Read what a file says of the machines; the options win. UsageError where it fails too often to be simulated."""
     from vitpipe.pipeline.plan.given_machines import cluster
 
     facts, told = cluster(path), dict[str, float]()
     told |= {"gpus_per_machine": gpus_per_machine} if gpus_per_machine is not None else {}
     told |= {"gpu_hours_between_failures": machine_days * 24 * 8} if machine_days is not None else {}
-    return facts.model_copy(update=told)
+    facts = facts.model_copy(update=told)
+    if facts.gpu_hours_between_failures < (least := LEAST_DAYS * 24 * 8):
+        found = f"gpu_hours_between_failures {facts.gpu_hours_between_failures:g} is less than {least:g}"
+        raise UsageError(f"simulate the machines of {path}", found, "such machines train nothing: give a larger one")
+    return facts
 
 
 def _rows(

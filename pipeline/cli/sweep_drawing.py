@@ -18,7 +18,7 @@ from vitpipe.pipeline.plan.sweep_values import written
 WIDE = 5.0
 """Values that span so many times their least are drawn by logarithms."""
 LABEL_GAP_PX = 6.0
-_LOOKS = {
+LOOKS = {
     "compute": ("#009e73", "o"),
     "images": ("#e69f00", "s"),
     "store": ("#d55e00", "^"),
@@ -73,7 +73,7 @@ def _draw(axes: Axes, known: Sequence[SweptPoint], missing: Sequence[float]) -> 
     if ideal := _ideal(known):
         axes.plot([point.value for point in known], ideal, "--", color=_GREY, linewidth=1.2, zorder=1)
     for point, (value, level) in zip(known, places, strict=True):
-        colour, shape = _LOOKS[_binds(point)]
+        colour, shape = LOOKS[_binds(point)]
         face = "white" if point.also else colour
         axes.plot(value, level, shape, color=colour, markerfacecolor=face, markersize=6, zorder=3)
     if missing:
@@ -88,7 +88,7 @@ def _legend(known: Sequence[SweptPoint], missing: Sequence[float]) -> list[Line2
         Line2D(
             [], [], linestyle="", marker=shape, color=colour, label=f"bound by {name}" if name != "none" else "planned"
         )
-        for name, (colour, shape) in _LOOKS.items()
+        for name, (colour, shape) in LOOKS.items()
         if name in used
     ]
     if any(point.also for point in known):

@@ -129,9 +129,11 @@ def test_how_it_fared_is_told_in_fitting_units() -> None:
         (("--gpus", "8,many"), "'many' is no number from 1 to 65536"),
         (("--gpus", "0"), "'0' is no number from 1 to 65536"),
         (("--node", "shards"), "its pretrainings are backbone"),
+        (("--cluster-file", "often.yaml"), "gpu_hours_between_failures 1e-06 is less than 1.92"),
         (("--gpus", "4097,5000"), "simulate 4097,5000 GPUs: 4097 workers would share 64 micro-batches"),
     ],
 )
-def test_what_cannot_be_simulated_is_told(asked: tuple[str, ...], told: str, goodput: Vitpipe) -> None:
+def test_what_cannot_be_simulated_is_told(asked: tuple[str, ...], told: str, goodput: Vitpipe, tmp_path: Path) -> None:
+    (tmp_path / "often.yaml").write_text("gpu_hours_between_failures: 1e-6")
     code, _, errors = goodput(*asked)
     assert code == 2 and told in errors

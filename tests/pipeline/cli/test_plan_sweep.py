@@ -5,7 +5,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from counted import asked
@@ -13,9 +13,11 @@ from test_conform_verb import SPEC
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.cli import main as cli
+from vitpipe.pipeline.cli.sweep_drawing import LOOKS
 from vitpipe.pipeline.plan.sweep_fields import field_meant
 from vitpipe.pipeline.plan.sweep_values import read, written
 from vitpipe.pipeline.spec.load import load
+from vitpipe.stages.costs.training import Binds
 
 Run = Callable[..., tuple[int, str, str]]
 OF = "nodes.backbone.resources"
@@ -69,6 +71,10 @@ def test_a_sweep_is_a_table_with_bars_and_a_drawing(plan: Run, tmp_path: Path) -
 def words_in(svg: Path) -> list[str]:
     """What is written in a drawing of matplotlib's, which draws letters as outlines."""
     return re.findall(r"<!-- (.*?) -->", svg.read_text())
+
+
+def test_a_drawing_knows_all_that_binds() -> None:
+    assert set(LOOKS) == set(get_args(Binds)) and len(set(LOOKS.values())) == len(LOOKS)
 
 
 def test_a_drawing_is_the_same_in_any_order_and_marks_what_cannot_be_planned(plan: Run, tmp_path: Path) -> None:
