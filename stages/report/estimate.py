@@ -5,13 +5,16 @@ from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.report.config import ReportConfig, ReportResources
 from vitpipe.stages.vit.flops import forward_macs, num_parameters
 
+_PAGE_S = 1.0
+"""Seconds of the page itself: with what its task takes to start, 2 were measured of the quickstart's."""
+
 
 def estimate(config: ReportConfig, resources: ReportResources, inputs: Given, known: Known) -> Estimate:
-    """Price a page of a few megabytes, mostly images, within a minute; and the model's passes over its images.
+    """Price a page of a few megabytes, mostly images, in a second; and the model's passes over its images.
 
     Weights that are only found upstream of the scores are not known before the run: those named by an input count.
     """
-    page = Estimate(bytes=4_000_000, hours=0.5 / 60)
+    page = Estimate(bytes=4_000_000, hours=_PAGE_S / 3600)
     given = [one for name in ("checkpoint", "weights") for one in inputs.get(name, ())]
     model: ModelSettings | None = next((found for one in given[::-1] if (found := getattr(one, "model", None))), None)
     if model is None or not config.attention_images:
@@ -20,6 +23,6 @@ def estimate(config: ReportConfig, resources: ReportResources, inputs: Given, kn
         return page
     images = config.attention_images + min(config.rollout_images, config.attention_images)
     flops = float(images * 2 * forward_macs(model))
-    hours = 0.5 / 60 + flops / known.task_flops(resources) / 3600
+    hours = _PAGE_S / 3600 + flops / known.task_flops(resources) / 3600
     passes = {"images": images, "flops": flops, "memory_bytes": 4 * num_parameters(model), "hours": hours}
     return page.model_copy(update=passes)
