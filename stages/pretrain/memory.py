@@ -12,6 +12,7 @@ from vitpipe.stages.settings import micro_batch_of
 from vitpipe.stages.training.config import BUCKET_ELEMENTS, UPDATED_AT_A_TIME
 from vitpipe.stages.training.objective_costs import activation_bytes, largest_parameter
 from vitpipe.stages.training.optim.rule import BYTES
+from vitpipe.stages.vit.flops import backward_bytes
 
 CPU_PROCESS_BYTES = 450_000_000
 """Anonymous memory of a rank once torch and DeepSpeed are imported: 421 MiB measured."""
@@ -23,6 +24,8 @@ KEPT_BY_MALLOC = 0.6
 """Part of a model as built that malloc keeps after it was freed, at ZeRO 2: 0.2 to 0.6 measured."""
 USED_AGAIN = 0.2
 """Part of gloo's copy of the sums that lies where a pass's gradients did, in fp32: 0.2 to 0.65 measured, in bf16 0."""
+RECOMPUTED_KEPT = 0.5
+"""Part of what `activation_checkpointing` frees on a CPU that malloc keeps: 0.48 measured, once."""
 PREFETCHED = 6
 """Micro-batches of images that are ready, being made and being used."""
 
@@ -67,6 +70,11 @@ class Worker:
         return self.resources.offload == "cpu"
 
     @property
+    def recomputes(self) -> bool:
+        """Whether blocks are computed again in the backward pass."""
+        return self.resources.activation_checkpointing == "blocks"
+
+    @property
     def flat(self) -> bool:
         """Whether weights and gradients of a group are one flat tensor each (`flat_zero.py`)."""
         return self.resources.zero <= 1 and not self.offloaded
@@ -100,7 +108,7 @@ def terms(
         "average": 4 * worker.share if config.ema and not (gpu and worker.offloaded) else 0.0,
         "gradients": gradients(worker),
         "passing": passing(worker, model),
-        "freed": 0.0 if gpu else freed(worker),
+        "freed": 0.0 if gpu else freed(worker, model),
         "activations": activations(worker, model),
         "images": images(worker, model),
     }
@@ -168,30 +176,38 @@ def reduction(worker: Worker) -> float:
         # stage3.py: the input of reduce_scatter_coalesced; partition_parameters.py, _all_gather_dtype: what is gathered
         # ahead, which a model that is gathered at once has none of
         buffers += 2 if worker.parameters > BUCKET_ELEMENTS else 1
-    return (width * buffers + converted) * worker.bucket  # with the ipg bucket
+    # stage_1_and_2.py, get_flat_partition: a later pass's gradients, which are then added to averaged_gradients
+    later = 4 * worker.share if worker.resources.zero == 2 and worker.passes > 1 else 0
+    return (width * buffers + converted) * worker.bucket + later  # with the ipg bucket
 
 
 def update(worker: Worker) -> float:
     """Copies that pass while weights are updated."""
     rule = worker.config.optimizer
     if worker.flat:
-        # a weight, two moments and what is chosen, each in fp32 (torch_optimizer.py, RuleOptimizer)
-        return 0.0 if rule.fused else (rule.update_bytes + 16) * min(worker.own, UPDATED_AT_A_TIME)
+        # a weight, its moments and what is chosen, each in fp32 (torch_optimizer.py, RuleOptimizer)
+        each = rule.update_bytes + 8 + 4 * len(rule.moments)
+        return 0.0 if rule.fused else each * min(worker.own, UPDATED_AT_A_TIME)
     found = 4 * worker.own if worker.resources.zero == 3 or not worker.bf16 else 0.0  # flatten(averaged_gradients);
     return found + rule.update_bytes * worker.own  # ZeRO 2 in bf16 sums into a flat tensor
 
 
-def freed(worker: Worker) -> float:
-    """What malloc keeps of blocks that were freed while the engine was made, unless gradients of the same sizes take
-    their place: the fp32 model as built."""
-    if worker.flat or not (worker.bf16 or worker.resources.zero > 1):
-        return 0.0
-    return 4.0 * worker.parameters * (KEPT_BY_MALLOC if worker.resources.zero == 2 else 1.0)
+def freed(worker: Worker, model: ModelSettings) -> float:
+    """What malloc keeps of blocks that were freed: of the fp32 model as built while the engine was made, unless
+    gradients of the same sizes take its place; of activations that are computed again."""
+    found = RECOMPUTED_KEPT * (_kept(worker, model, recompute=False) - _kept(worker, model, worker.recomputes))
+    if not worker.flat and (worker.bf16 or worker.resources.zero > 1):
+        found += 4 * worker.parameters * (KEPT_BY_MALLOC if worker.resources.zero == 2 else 1.0)
+    return found
 
 
 def activations(worker: Worker, model: ModelSettings) -> float:
-    """What one micro-batch leaves for the backward pass."""
-    recompute = worker.resources.activation_checkpointing == "blocks"
+    """What one micro-batch leaves for the backward pass, and the gradients of the block that this comes to first."""
+    passing_by = backward_bytes(model) * worker.micro_batch * (1 if worker.bf16 else 2)
+    return _kept(worker, model, worker.recomputes) + passing_by
+
+
+def _kept(worker: Worker, model: ModelSettings, recompute: bool) -> float:
     scale = 1 if worker.bf16 else 2
     return scale * activation_bytes(worker.config.objective, model, recompute) * worker.micro_batch
 

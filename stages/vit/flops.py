@@ -76,6 +76,16 @@ def activation_bytes(settings: ModelSettings, recompute: bool = False, tokens: i
     return kept + block * layers
 
 
+def backward_bytes(settings: ModelSettings) -> int:
+    """Count bytes of the gradients that pass in one block's backward pass, of one image, in bf16; a ResNet has none.
+
+    Those of the hidden layer before and behind its GELU, of what the MLP takes, and of the residual stream.
+    """
+    if settings.resnet is not None:
+        return 0
+    return 2 * settings.tokens * (2 * settings.sizes.mlp + 2 * settings.sizes.width)
+
+
 def _later_activations(settings: ModelSettings, tokens: int) -> int:
     """Bytes that one block of later parts keeps beside a plain one's, of one image, in bf16.
 

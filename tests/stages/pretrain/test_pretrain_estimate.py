@@ -101,9 +101,26 @@ def test_a_gpu_holds_whole_buckets_and_no_copy_to_save_from() -> None:
     settings = ModelSettings(variant="Ti/16", image_px=224, classes=10)
     resources = PretrainResources(zero=2, micro_batch=1)
     on_gpu, on_cpu = (terms(paper("Ti/16"), resources, settings, 5_000_000, gpu) for gpu in (True, False))
-    assert on_gpu["passing"] == (2 * 2 + 4) * BUCKET_ELEMENTS  # two to write by turns, and the fp32 copy that is sent
-    assert on_cpu["passing"] == (2 + 4) * 5_000_000
+    later = 4 * 5_000_000  # a later pass's gradients beside the sums
+    # two to write by turns, and the fp32 copy that is sent
+    assert on_gpu["passing"] == (2 * 2 + 4) * BUCKET_ELEMENTS + later
+    assert on_cpu["passing"] == (2 + 4) * 5_000_000 + later
     assert "checkpoint" not in on_gpu and on_gpu["freed"] == 0
+
+
+def test_recomputing_leaves_half_of_what_it_frees_to_malloc_on_a_cpu_alone() -> None:
+    settings, kept = ModelSettings(variant="S/16", image_px=224, classes=10), {}
+    for gpu in (True, False):
+        for recompute in ("none", "blocks"):
+            resources = PretrainResources(micro_batch=16, activation_checkpointing=recompute)
+            found = terms(paper("S/16"), resources, settings, 22_000_000, gpu)
+            kept[gpu, recompute] = found["activations"], found["freed"]
+    assert kept[True, "none"][0] == kept[False, "none"][0] > 4 * kept[True, "blocks"][0]
+    assert kept[True, "blocks"][1] == kept[False, "none"][1] == 0
+    saved = kept[False, "none"][0] - kept[False, "blocks"][0]
+    assert kept[False, "blocks"][1] == saved / 2
+    width, hidden, layers = 384, 1536, 12  # of a block 34 bytes a number and token; 2 gradients of the hidden layer
+    assert kept[True, "none"][0] == 16 * 197 * (34 * width * layers + 2 * (2 * hidden + 2 * width))
 
 
 def test_zero_0_in_bf16_is_told_of_zero_1() -> None:
