@@ -38,9 +38,8 @@ class Costs(Settings):
     """That all of them hold together."""
     needed: dict[str, float] = Field(default_factory=dict)
     """To be bound by compute: `cores_per_worker`, `store_gbit_per_s` of each machine, `network_gbit_per_s`, or a larger
-    `micro_batch`. Where no
-    machine has so many cores for each of its workers also `cores_per_machine`, and `workers_per_machine` that it has
-    them for."""
+    `micro_batch`. Where no machine has so many cores for each of its workers also `cores_per_machine`, and
+    `workers_per_machine` that it has them for."""
     image_milliseconds: dict[str, float] = Field(default_factory=dict)
     """One core's time for one image, by what is done to it."""
     knee_workers: int | None = None

@@ -9,6 +9,7 @@ from vitpipe.infra.simulation.cluster import DAY_S
 from vitpipe.infra.simulation.policies import Fared, fare
 from vitpipe.infra.simulation.road import Trip
 from vitpipe.pipeline.cli.display import short
+from vitpipe.pipeline.plan.counted import counted
 
 if TYPE_CHECKING:
     from vitpipe.pipeline.plan.goodput import Circumstances
@@ -96,7 +97,7 @@ def _took(days: float) -> str:
 
 def _times(one: Fared) -> Iterator[str]:
     """Say how often ranks started, and how often somebody typed the command; in the mean of the seeds."""
-    yield f"{one.starts:.3g} start{'' if one.starts == 1 else 's'}"
+    yield counted(one.starts, "start", ".3g")
     if one.commands > 1:
         in_vain = ", some while machines were missing" if one.commands > one.starts else ""
         yield f"the command typed {one.commands:.3g} times{in_vain}"

@@ -11,6 +11,7 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.cli.plan_options import ClusterFile, GpuName, GpusFile, MachineOptions
 from vitpipe.pipeline.cli.plan_verbs import AsJson, Overrides, Spec
 from vitpipe.pipeline.cli.terminal import folded, print_json, say
+from vitpipe.pipeline.plan.counted import counted
 
 if TYPE_CHECKING:
     from vitpipe.infra.simulation.road import Trip
@@ -115,7 +116,7 @@ def _simulated(
         for name, told, said in _rows(sized, id, machines, around, seeds, policies):
             found.append({"gpus": count, "policy": name, **told})
             if not as_json:
-                say(folded(f"{count} GPU{'' if count == 1 else 's'}, {name}: {said}"))
+                say(folded(f"{counted(count, 'GPU', 'd')}, {name}: {said}"))
     return found
 
 

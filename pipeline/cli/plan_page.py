@@ -5,6 +5,7 @@ from typing import Any
 
 from vitpipe.pipeline.cli import display
 from vitpipe.pipeline.cli.terminal import folded, is_terminal, say
+from vitpipe.pipeline.plan.counted import counted
 from vitpipe.pipeline.plan.planned import Plan, Planned
 from vitpipe.pipeline.plan.prices import Machine
 from vitpipe.pipeline.plan.schedule import Schedule
@@ -157,8 +158,3 @@ def _took(seconds: float) -> str:
     if 0 < seconds < SHORT_S:
         return f"under {1000 * SHORT_S:g} ms"
     return f"{seconds:.3g} s" if seconds >= 1 or not seconds else f"{1000 * seconds:.4g} ms"
-
-
-def counted(many: float, what: str) -> str:
-    """Write a number of things: `1 core`, `2,048 GPUs`."""
-    return f"{many:,.0f} {what}{'' if many == 1 else 's'}"

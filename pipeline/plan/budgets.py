@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vitpipe.infra.errors import UsageError
+from vitpipe.pipeline.plan.counted import counted
 from vitpipe.pipeline.plan.planned import Plan
 from vitpipe.pipeline.plan.shortening import (
     NAMED,
@@ -65,7 +66,7 @@ class Spending:
         raise UsageError(f"plan for at most {self._words()}", " and ".join(found), do)
 
     def _words(self) -> str:
-        hours = [] if self.hours is None else [f"{self.hours:g} hour{'' if self.hours == 1 else 's'}"]
+        hours = [] if self.hours is None else [counted(self.hours, "hour", "g")]
         return " and ".join(hours + ([] if self.price is None else [f"a price of {self.price:g}"]))
 
     def _cheap(self, ways: Sequence[_Way]) -> str:

@@ -238,13 +238,11 @@ def _on_gpus(node: Node, machine: Machine) -> bool:
 
 def _machines_asked(node: Node, cluster: ClusterFacts) -> int:
     """Count the machines that a node's ranks fill by their cores."""
-    workers = getattr(node.resources, "workers", 1)
-    most = max(workers) if isinstance(workers, tuple) else workers
-    return max(1, cluster.machines_for(most, 0, getattr(node.resources, "cpus_per_worker", None) or 1))
+    each = getattr(node.resources, "cpus_per_worker", None) or 1
+    return max(1, cluster.machines_for(getattr(node.resources, "most_workers", 1), 0, each))
 
 
 def _asked(node: Node, unsaid: int) -> int:
     """Count the GPUs that a node asks for; `unsaid` is what a worker has where it does not say."""
-    workers, each = getattr(node.resources, "workers", None), getattr(node.resources, "gpus_per_worker", None)
-    most = max(workers) if isinstance(workers, tuple) else workers
-    return (most or 0) * (unsaid if each is None else each)
+    each = getattr(node.resources, "gpus_per_worker", None)
+    return getattr(node.resources, "most_workers", 0) * (unsaid if each is None else each)

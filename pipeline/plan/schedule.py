@@ -8,6 +8,7 @@ from vitpipe.infra.errors import UsageError
 from vitpipe.infra.ray.reasons import lack
 from vitpipe.infra.simulation.graphs import SimulatedNode, Span, run_graph
 from vitpipe.infra.work import RANKS_PER_CORE
+from vitpipe.pipeline.plan.counted import counted
 from vitpipe.pipeline.plan.planned import Plan
 from vitpipe.pipeline.plan.prices import Machine
 from vitpipe.pipeline.spec.graph import Graph
@@ -88,9 +89,8 @@ def timed(plan: Plan, graph: Graph, machine: Machine) -> Plan:
 
 def refuse_misfits(plan: Plan, machine: Machine) -> None:
     """UsageError for a node that these machines could never hold, whatever else runs: it has no time and no price."""
-    offered, on = _machines(machine, RANKS_PER_CORE), f"{machine.cores} CPU core{'' if machine.cores == 1 else 's'}"
-    if machine.num_gpus:
-        on = f"{machine.num_gpus:,} GPU{'' if machine.num_gpus == 1 else 's'}"
+    offered = _machines(machine, RANKS_PER_CORE)
+    on = counted(machine.num_gpus, "GPU") if machine.num_gpus else counted(machine.cores, "CPU core", "d")
     for id, one in plan.nodes.items():
         for phase in one.work_phases:
             shape = SimulatedNode((0.0,), {"CPU": phase.cpus, "GPU": phase.gpus}, phase.ranks).shape

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
+from vitpipe.pipeline.plan.counted import counted
 from vitpipe.pipeline.plan.planned import Plan, Planned
 from vitpipe.pipeline.plan.schedule import Schedule
 from vitpipe.pipeline.plan.sweep import SweptPoint
@@ -123,4 +124,4 @@ def is_gang(one: Planned) -> bool:
 
 def workers_told(node: str, point: SweptPoint) -> str:
     """Write a number of workers: `8 workers for backbone`."""
-    return f"{point.value:g} worker{'' if point.value == 1 else 's'} for {node}"
+    return f"{counted(point.value, 'worker', 'g')} for {node}"

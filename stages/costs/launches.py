@@ -37,7 +37,7 @@ class Launches:
 
 
 FLAT = Launches(38, 45, 0, 32)
-"""ZeRO 0 and 1 without offload (`stages.training.optim.flat_zero`), and fine-tuning."""
+"""ZeRO 0 and 1 without offload (`stages.training.flat_zero`), and fine-tuning."""
 _DEEPSPEED = {
     (2, "fp32"): Launches(74, 68, 12, 105),
     (2, "bf16"): Launches(74, 73, 180, 233),

@@ -19,32 +19,32 @@ from vitpipe.stages.costs.reading import ImageWork
 from vitpipe.stages.costs.tasks import Tasks, WorkPhase
 from vitpipe.stages.estimates import Costs, Estimate, tasks_costs
 
-SPEC = load(
-    """\
+PHOTOS = """\
 version: 1
 name: run
 store: file://./runs
 nodes:
   photos: {stage: ingest, config: {source: {kind: folder, root: ./photos}}}
   tune:
+"""
+SPEC = load(
+    PHOTOS
+    + """\
     stage: finetune
     needs: {data: photos}
     config: {model: {variant: Ti/16, image_px: 64}, batch_images: 32, total: 10 steps, peak_lr: 0.1}
 """
 )
-RANKS = """\
-version: 1
-name: run
-store: file://./runs
-nodes:
-  photos: {stage: ingest, config: {source: {kind: folder, root: ./photos}}}
-  tune:
+RANKS = (
+    PHOTOS
+    + """\
     stage: pretrain
     needs: {shards: photos}
     config:
       {model: {variant: Ti/16, image_px: 64}, optimizer: {peak_lr: 1e-3, weight_decay: 0.1}, batch_images: 2520,
        total: 10 epochs}
 """
+)
 GPU = gpu_kinds()["H100"]
 
 
