@@ -201,6 +201,8 @@ def commit(
 def _rank(fn: Callable[[Rank], None], rank: int, world_size: int, folder: str) -> None:
     import torch.distributed as dist  # only where a rank runs
 
+    from vitpipe.stages.training.engine import forget_gang
+
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(world_size),
         LOCAL_SIZE=str(world_size), DS_ACCELERATOR="cpu", MASTER_ADDR="127.0.0.1", MASTER_PORT="29500",
@@ -211,6 +213,7 @@ def _rank(fn: Callable[[Rank], None], rank: int, world_size: int, folder: str) -
         fn(Rank(rank, world_size, rank, world_size, restart=0, device="cpu"))
     finally:
         dist.destroy_process_group()
+        forget_gang()
 
 
 def _rank_process(

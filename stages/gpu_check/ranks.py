@@ -24,6 +24,7 @@ from vitpipe.infra.errors import StageError, VitpipeError
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.work import Rank
 from vitpipe.stages.contract import Out, TaskContext
+from vitpipe.stages.training.engine import forget_gang
 
 PRELOADED = ["deepspeed", "vitpipe.stages.pretrain.rank"]
 
@@ -123,6 +124,7 @@ def _joined(placing: RankPlacing, rank: int, ranks: int, folder: str) -> Iterato
         yield Rank(rank, ranks, rank, ranks, restart=0, device=device)
     finally:
         dist.destroy_process_group()
+        forget_gang()
 
 
 def _backend(device: str) -> str:

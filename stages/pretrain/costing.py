@@ -121,7 +121,7 @@ class CostedPretraining:
             micro_batch=self.micro_batch,
             steps=self.steps,
             image_flops=float(train_flops(config.objective, self.model)),
-            recomputed_flops=self.recomputes * float(recomputed_flops(config.objective, self.model)),
+            recomputed_flops=float(recomputed_flops(config.objective, self.model, resources.zero) * self.recomputes),
             launches=float(self.launches),
             zero=resources.zero,
             sent=traffic(resources.zero, parameters, width, 2 if config.reduce_dtype == "bf16" else 4, passes),

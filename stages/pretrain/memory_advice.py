@@ -28,7 +28,7 @@ class MemoryAdvice:
             without = self._needed({"activation_checkpointing": "none"})
             if without <= gpu_bytes:
                 yield (
-                    f"activation_checkpointing blocks computes {self._again():.0%} more for nothing: without it a "
+                    f"activation_checkpointing blocks computes {self._again({}):.0%} more for nothing: without it a "
                     f"worker needs {_gb(without)} of its GPU's {_gb(gpu_bytes)} GB; leave it out"
                 )
 
@@ -82,13 +82,13 @@ class MemoryAdvice:
         """`activation_checkpointing blocks (22% more to compute)`."""
         words = {name: f"{name} {value}" for name, value in way.items()}
         if "activation_checkpointing" in words:
-            words["activation_checkpointing"] += f" ({self._again():.0%} more to compute)"
+            words["activation_checkpointing"] += f" ({self._again(way):.0%} more to compute)"
         return " with ".join(words.values())
 
-    def _again(self) -> float:
+    def _again(self, way: Change) -> float:
         """Share of its FLOPs that a training computes once more."""
-        objective = self._config.objective
-        return recomputed_flops(objective, self._model) / train_flops(objective, self._model)
+        objective, zero = self._config.objective, {"zero": self._resources.zero, **way}["zero"]
+        return recomputed_flops(objective, self._model, zero) / train_flops(objective, self._model)
 
 
 def _gb(bytes_: float) -> str:

@@ -60,14 +60,13 @@ class Engine:
         # deepspeed is imported only on a rank: its import takes seconds, and fails where no accelerator is chosen
         import deepspeed
         import deepspeed.ops
-        from deepspeed.utils import groups
 
         from vitpipe.stages.training.flat_zero import FlatEngine, FlatSettings
 
         # None of DeepSpeed's own compiled ops is used, and the one for CPU ranks would be built on first use, though
         # it serves inference alone: its buffers have names that two gangs of one machine can share.
         deepspeed.ops.__compatible_ops__ = {}
-        groups._release_process_group_references()  # of an earlier gang in this process, whose world is gone
+        forget_gang()
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         self.settings, self.sampler, self.device = settings, sampler, torch.device(rank.device)
         optimizer = build_optimizer(model, rule, settings.layer_decay)
@@ -155,6 +154,18 @@ class Engine:
             self._optimizer.take_back()
         if applied and self.average is not None:
             self.average.update()
+
+
+def forget_gang() -> None:
+    """Undo what DeepSpeed leaves in a process whose gang is gone: its groups, and the linear layer of ZeRO 3.
+
+    That one rounds otherwise than torch's, and its `functional.linear` would stay in whatever runs here next.
+    """
+    from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses as Patches
+    from deepspeed.utils import groups
+
+    groups._release_process_group_references()
+    nn.functional.linear = getattr(Patches, "linear_bk", nn.functional.linear)
 
 
 def deepspeed_config(settings: EngineSettings, sampler: DataParallelSampler, device: torch.device) -> dict[str, Any]:

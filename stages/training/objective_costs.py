@@ -23,12 +23,13 @@ def train_flops(objective: ObjectiveSettings, model: ModelSettings) -> int:
     return flops.train_flops_per_image(model) + 3 * model.grid**2 * _predictor(objective, model)
 
 
-def recomputed_flops(objective: ObjectiveSettings, model: ModelSettings) -> int:
+def recomputed_flops(objective: ObjectiveSettings, model: ModelSettings, zero: int) -> int:
     """Count the FLOPs of one image's blocks that are computed again in the backward pass, where they are."""
+    partitioned = zero == 3
     if objective.kind == "mae":
-        seen = flops.recomputed_flops_per_image(model, _visible_tokens(objective, model))
-        return seen + flops.recomputed_flops_per_image(objective.decoder_model(model))
-    return flops.recomputed_flops_per_image(model)
+        seen = flops.recomputed_flops_per_image(model, _visible_tokens(objective, model), partitioned)
+        return seen + flops.recomputed_flops_per_image(objective.decoder_model(model), None, partitioned)
+    return flops.recomputed_flops_per_image(model, None, partitioned)
 
 
 def num_blocks(objective: ObjectiveSettings, model: ModelSettings) -> int:

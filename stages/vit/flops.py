@@ -34,12 +34,14 @@ def train_flops_per_image(settings: ModelSettings) -> int:
     return 6 * forward_macs(settings)
 
 
-def recomputed_flops_per_image(settings: ModelSettings, tokens: int | None = None) -> int:
+def recomputed_flops_per_image(settings: ModelSettings, tokens: int | None = None, partitioned: bool = False) -> int:
     """Count the FLOPs of all blocks' and units' forward passes once more, as recomputing takes for one image.
 
     torch ends a recomputation with the last tensor that the backward pass needs: the last product of a block, or of a
-    unit of a ResNet, is not made again unless dropout, stochastic depth or a layer scale stands behind it. `tokens` as
-    in `forward_macs`.
+    unit of a ResNet, is not made again unless dropout, stochastic depth or a layer scale stands behind it. Where
+    parameters are `partitioned` (ZeRO 3), a linear layer is DeepSpeed's own, which notes what it needs only when its
+    product is made (deepspeed/runtime/zero/linear.py): a block is made again to its end. `tokens` as in
+    `forward_macs`.
     """
     convolutions = list(_convolutions(settings))[1:]  # the root is no unit
     macs = sum(macs for macs, _, _ in convolutions)
@@ -48,7 +50,7 @@ def recomputed_flops_per_image(settings: ModelSettings, tokens: int | None = Non
         return 2 * (macs - sum(last[:1] if settings.stochastic_depth else last))
     seen, sizes = tokens or settings.tokens, settings.sizes
     bare = 1 if settings.stochastic_depth else sizes.layers  # the first block drops nothing
-    if settings.dropout or settings.layer_scale is not None:
+    if partitioned or settings.dropout or settings.layer_scale is not None:
         bare = 0
     return 2 * (macs + sizes.layers * block_macs(settings, seen) - bare * seen * sizes.width * sizes.mlp)
 
