@@ -31,7 +31,8 @@ class TaskResources(Settings):
     """CPU cores of one task."""
     gpus_per_task: float | None = Field(default=None, ge=0, le=1_024)
     """GPUs of one task, fractions allowed; by default 1 where the cluster has GPUs, else 0. Trials and features of a
-    model that needs little memory take a half, a quarter or an eighth by default, so that several share a GPU."""
+    model that needs little memory, and that are many or leave a GPU idle, take a half, a quarter or an eighth by
+    default, so that several share a GPU."""
     max_failures: FewOrNone = 3
     """Times one task may be lost to its machine before it counts as failed."""
 
@@ -47,14 +48,17 @@ class TaskResources(Settings):
             raise ValueError(f"a task has a part of one GPU, at least {GRAIN}, or whole ones, not {gpus:g}")
         return gpus
 
-    def on_gpus(self, gpus: int, task_bytes: float) -> Self:
-        """Give each task a part of a GPU by the memory it takes, where there are GPUs and nobody said how much.
+    def on_gpus(self, gpus: int, task_bytes: float, tasks: int, busy: float) -> Self:
+        """Give each task a part of a GPU, where there are GPUs and nobody said how much.
 
-        Reckoned for a GPU of 16 GB, so that tasks which share one fit on any; half a GB of each goes to CUDA itself.
+        By the memory it takes, reckoned for a GPU of 16 GB, so that tasks which share one fit on any; half a GB of each
+        goes to CUDA itself. And no less than the part of the time that it keeps a GPU `busy`, where so few `tasks` go
+        at once that other GPUs would stand idle.
         """
         if not gpus or self.gpus_per_task is not None:
             return self
-        share = next((part for part in (0.125, 0.25, 0.5) if task_bytes + 0.5e9 <= part * 16e9), 1.0)
+        least = min(busy, gpus / max(1, tasks))
+        share = next((part for part in (0.125, 0.25, 0.5) if task_bytes + 0.5e9 <= part * 16e9 and least <= part), 1.0)
         return self.model_copy(update={"gpus_per_task": share})
 
 

@@ -82,6 +82,9 @@ class Unranked:
     def pace(self, node: str) -> float | None:
         return None
 
+    def held(self, node: str) -> Mapping[str, float]:
+        return {}
+
     def rank(self, chains: Mapping[str, float]) -> None:
         return None
 

@@ -80,6 +80,10 @@ class RayCluster:
         """Divide what has ended of a node took by its estimate; None while nothing has."""
         return self.queue.pace.of(node)
 
+    def held(self, node: str) -> Mapping[str, float]:
+        """Return the seconds that a node's tasks and ranks held cores and GPUs. See `OneQueue.held`."""
+        return self.queue.held(node)
+
     def rank(self, chains: Mapping[str, float]) -> None:
         """Order the work of all nodes. See `OneQueue.rank`."""
         self.queue.rank(chains)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from vitpipe.infra.ray.held_time import HeldTime
 from vitpipe.infra.ray.lines import First, WaitingLines
 from vitpipe.infra.ray.machines import Machines, Reservation
 from vitpipe.infra.ray.pace import Pace
@@ -47,6 +48,7 @@ class OneQueue:
     _chains: dict[str, float] = field(default_factory=dict)
     _out: dict[AnyTicket, None] = field(default_factory=dict)
     """Tickets whose turn has come, and that have not left."""
+    _held: HeldTime = field(default_factory=HeldTime)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -69,6 +71,7 @@ class OneQueue:
             for ticket in tickets:
                 if ticket in self._out:
                     del self._out[ticket]
+                    self._held.add(ticket, self.clock())
                     self.there.release(ticket)
                     if ended:
                         self._learn(ticket)
@@ -112,10 +115,20 @@ class OneQueue:
         """Say on which machines the bundles of a ticket really are, one name a bundle, whatever their number."""
         with self._lock:
             if ticket in self._out:
+                self._held.add(ticket, self.clock())
                 self.there.release(ticket)
                 ticket.machines = tuple(machines)
                 self.there.hold(ticket)
                 self._hand_on()
+
+    def held(self, node: str) -> Mapping[str, float]:
+        """Return how long a node's tickets have held each resource: seconds times its amount, by its name."""
+        with self._lock:
+            now = self.clock()
+            for ticket in self._out:
+                if ticket.node == node:
+                    self._held.add(ticket, now)
+            return self._held.of(node)
 
     def standing(self, node: str) -> Standing | None:
         """Say how the first ticket of a node that waits stands in the queue; None while none does."""
@@ -188,7 +201,7 @@ class OneQueue:
         if machines is None:
             return False
         self._lines.leave(place)
-        ticket.machines, ticket.began, ticket.ends = machines, now, ends
+        ticket.machines, ticket.began, ticket.counted, ticket.ends = machines, now, now, ends
         self._out[ticket] = None
         self.there.hold(ticket)
         for one in reserved:

@@ -97,6 +97,8 @@ class Ticket(Generic[Item]):
     """When its turn came, by the queue's clock."""
     ends: float = math.inf
     """When it is expected to end, by the same clock; infinite where nobody knows."""
+    counted: float = 0.0
+    """Until when what it holds has been added up."""
 
     @cached_property
     def shape(self) -> Shape:

@@ -13,7 +13,7 @@ from rich.text import Text
 from vitpipe.pipeline.cli.terminal import printable
 from vitpipe.pipeline.plan.comparison import Comparison, Distinction
 from vitpipe.pipeline.plan.fingerprint import MISSING
-from vitpipe.pipeline.plan.prices import Consumption, spent
+from vitpipe.pipeline.store.consumption import Consumption, spent
 from vitpipe.pipeline.store.many_runs import RunFacts
 from vitpipe.stages.artifacts import Score
 from vitpipe.stages.report.latex import LATEX, tabular

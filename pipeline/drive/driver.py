@@ -50,6 +50,9 @@ class Clusters(Protocol):
     def pace(self, node: str) -> float | None:
         """Measured over estimated seconds of what has ended of a node; None while nothing has."""
 
+    def held(self, node: str) -> Mapping[str, float]:
+        """Seconds that a node's tasks and ranks held cores and GPUs, by Ray's names; empty where it had none."""
+
     def rank(self, chains: Mapping[str, float]) -> None:
         """Order all work by the seconds of the longest chain that begins with its node."""
 

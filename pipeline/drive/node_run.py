@@ -26,6 +26,7 @@ from vitpipe.pipeline.plan.planned import Planned
 from vitpipe.pipeline.spec.graph import Node
 from vitpipe.pipeline.spec.text.written import located
 from vitpipe.pipeline.store.attempts import COMMITTED, ERROR, Refs, earlier, header, list_attempts
+from vitpipe.pipeline.store.consumption import held_metrics
 from vitpipe.pipeline.store.records import Committed, commit, read_committed
 from vitpipe.pipeline.store.results import ResultPlace, announce, are_equal, taken_by
 from vitpipe.stages.artifacts import Artifact, File
@@ -202,7 +203,7 @@ class NodeRun:
             inputs=self.refs,
             output=artifact.facts(),
             files=artifact.files,
-            metrics=artifact.metrics,
+            metrics={**artifact.metrics, **held_metrics(self.driver.clusters.held(self.node.id))},
             estimate=self.planned.estimate.model_dump(mode="json", exclude_none=True),
             code=code_version(),
             versions=package_versions(),

@@ -1,7 +1,7 @@
 """How long a plan's work takes on GPUs of a stated kind, and what it costs: and what binds it."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vitpipe.pipeline.plan.given_machines import gpu_kind, gpu_kinds
@@ -9,7 +9,6 @@ from vitpipe.pipeline.plan.planned import Plan, Planned
 from vitpipe.pipeline.spec.graph import Graph, Node
 from vitpipe.stages.costs.machines import DEFAULT_SHARE, ClusterFacts, GpuKind
 from vitpipe.stages.estimates import Known
-from vitpipe.stages.record import Record
 
 DEFAULT = "H100"
 ASSUMED = ClusterFacts()
@@ -157,41 +156,6 @@ def total(plan: Plan, machine: Machine) -> dict[str, Any]:
         "energy_kwh": sum(one.energy_kwh for one in due if one.energy_kwh is not None),
         "unknown": [one.node for one in due if _is_unknown(one)],
     }
-
-
-@dataclass(frozen=True)
-class Consumption:
-    """What committed nodes took, by their records: seconds by the driver's clock times what each had asked for.
-
-    Of a node whose work is many tasks, one task at a time is counted: it took at least that.
-    """
-
-    seconds: float
-    core_hours: float
-    gpu_hours: float
-    price: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The cost as `ls --json` and `compare --json` print it."""
-        return asdict(self)
-
-
-def spent(records: Iterable[Record], price_per_gpu_hour: float | None = None) -> Consumption:
-    """Add up what the nodes of these records took, and its price where that of a GPU-hour is given."""
-    return spent_by(((record.resources, record.seconds) for record in records), price_per_gpu_hour)
-
-
-def spent_by(works: Iterable[tuple[Mapping[str, Any], float]], price_per_gpu_hour: float | None = None) -> Consumption:
-    """Do the same for works that were given these resources for so many seconds."""
-    seconds = cores = gpus = 0.0
-    for given, took in works:
-        hours = took / 3600
-        workers = given.get("workers") or 1
-        least = min(workers) if isinstance(workers, (list, tuple)) else workers
-        seconds += took
-        cores += hours * least * (given.get("cpus_per_worker") or given.get("cpus_per_task") or 1)
-        gpus += hours * least * (given.get("gpus_per_worker") or given.get("gpus_per_task") or 0)
-    return Consumption(seconds, cores, gpus, None if price_per_gpu_hour is None else gpus * price_per_gpu_hour)
 
 
 def _gpu_hours(one: Planned, alone: float) -> float:

@@ -46,6 +46,22 @@ _DEEPSPEED = {
 }
 
 
+_BUSY_FLOPS, _BUSY_LAUNCH_S = 400e12, 5e-6
+"""FLOP/s and seconds a launch that `busy_part` has in mind, an H100's, whichever is there: plan and run agree."""
+_LOOK = {"fp32": Launches(10, 8, 0, 0), "bf16": Launches(20, 12, 0, 0)}
+"""The forward pass up to the features; in bf16 torch's autocast turns each weight and what meets it."""
+
+
+def busy_part(flops: float, launches: float) -> float:
+    """Tell which part of the time a process keeps a GPU busy that computes so much between so many launches: 0 to 1."""
+    return min(1.0, flops / _BUSY_FLOPS / (launches * _BUSY_LAUNCH_S))
+
+
+def launches_of_looks(images: float, batch_images: int, blocks: int, precision: str) -> float:
+    """Count those of forward passes over so many images."""
+    return images / batch_images * _LOOK[precision].of_step(blocks, 1)
+
+
 def launches_of(zero: int, precision: str, offload: bool) -> Launches:
     """Look up what an engine launches; with offload, which was not counted, it is taken as ZeRO 2."""
     return FLAT if zero < 2 and not offload else _DEEPSPEED[max(2, zero), precision]

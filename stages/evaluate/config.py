@@ -10,6 +10,9 @@ from vitpipe.stages.bounds import BatchImages, Images, Penalty, Seed, Side
 from vitpipe.stages.preparation import EvalResize
 from vitpipe.stages.settings import Place, Settings, TaskResources
 
+PART_IMAGES = 8192
+"""Images of one task, so that a large split is spread over the cluster and a killed driver keeps what was done."""
+
 
 class EvaluateConfig(Settings):
     """A score of weights as they are: nothing in them is trained."""

@@ -6,16 +6,17 @@ from pydantic import ValidationError
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import ShardSet
+from vitpipe.stages.costs.launches import busy_part, launches_of_looks
 from vitpipe.stages.costs.tasks import Tasks
 from vitpipe.stages.estimates import Estimate, Given, Known, tasks_costs
-from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
+from vitpipe.stages.evaluate.config import PART_IMAGES, EvaluateConfig, EvaluateResources
 from vitpipe.stages.images.class_match import join
 from vitpipe.stages.images.config import AugmentSettings
 from vitpipe.stages.images.image_costs import image_work
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.settings import in_brief
 from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
-from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters
+from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_blocks, num_parameters
 
 
 def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given, known: Known) -> Estimate:
@@ -33,16 +34,14 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
     unmatched = not config.probes and bool(given) and join(data, given[0], config.called) is None
     if splits is None or classes is None:
         return Estimate(notes=("sizes follow from the data, once it is ingested",), unmatched=unmatched)
-    drawn = splits["train"] if config.probes else 0
-    if config.probes and config.drawn:
-        drawn = min(drawn, max(config.drawn) * classes * len(config.seeds))
-    models = len(config.seeds) if config.features == "untrained" else 1
-    images = models * (splits[config.split] + drawn)
+    parts = _extracted(config, splits, classes)
+    images = sum(parts)
     if model is None or config.features == "raw_pixels":
         return Estimate(images=images, bytes=4096, unmatched=unmatched)
+    resources = with_gpus(config, resources, model, splits, classes, known.gpus)
     flops = images * 2 * forward_macs(model)
-    tasks = _tasks(config, resources, model, data, known, flops, images)
-    features_bytes = 4 * (splits[config.split] + drawn) * model.feature_width
+    tasks = _tasks(config, resources, model, data, known, flops, parts)
+    features_bytes = 4 * sum(parts[:2]) * model.feature_width
     return Estimate(
         images=images,
         flops=flops,
@@ -62,11 +61,13 @@ def _tasks(
     data: ShardSet | Estimate,
     known: Known,
     flops: float,
-    images: int,
+    parts: tuple[int, ...],
 ) -> Tasks | None:
-    """All features one after the other, as the fewest tasks take them; None where nobody knows a GPU's speed."""
+    """All extractions, one after the other, each in its tasks; None where nobody knows a GPU's speed."""
     gpus, asked = known.task_gpus(resources), resources.cpus_per_task
     cores = asked * (1.0 if gpus else known.part_of_cores(asked))
+    images = sum(parts)
+    launches = launches_of_looks(images, resources.batch_images, num_blocks(model), config.precision)
     speed = known.gpu_speed(str(model.variant), config.precision)
     if gpus and speed is None:
         return None
@@ -74,14 +75,45 @@ def _tasks(
         flops=flops,
         images=images,
         image=image_work(AugmentSettings(crop="none", flip=False), data, model.image_px),
-        shares=((1, 1.0),),
+        shares=tuple((-(-part // PART_IMAGES), part / images) for part in parts if part) or ((1, 1.0),),
         room=known.room(asked, gpus),
         gpus_each=gpus,
         cores_each=cores,
         cores_asked=asked,
         speed=speed * min(1.0, gpus) if gpus and speed else known.core_speed(model.feature_width) * cores,
         start_s=known.cluster.task_start_s,
+        launches_s=known.launch_s(launches),
     )
+
+
+def _extracted(config: EvaluateConfig, splits: Mapping[str, int], classes: int) -> tuple[int, ...]:
+    """Count the images of each extraction, in order: those drawn to fit probes, those scored; anew for each model."""
+    drawn = splits["train"] if config.probes else 0
+    if config.probes and config.drawn:
+        drawn = min(drawn, max(config.drawn) * classes * len(config.seeds))
+    models = len(config.seeds) if config.features == "untrained" else 1
+    return ((drawn, splits[config.split]) if config.probes else (splits[config.split],)) * models
+
+
+def with_gpus(
+    config: EvaluateConfig,
+    resources: EvaluateResources,
+    model: ModelSettings | None,
+    splits: Mapping[str, int],
+    classes: int,
+    gpus: int,
+) -> EvaluateResources:
+    """Say what one task gets, the part of a GPU too where nobody said it: in a plan as in a run.
+
+    UsageError for a size of image that the model cannot have.
+    """
+    memory, busy = task_bytes(config, resources, model), 0.0
+    if model is not None and config.features != "raw_pixels":
+        settings, batch = sized(config, model), resources.batch_images
+        looks = launches_of_looks(batch, batch, num_blocks(settings), config.precision)
+        busy = busy_part(batch * 2 * forward_macs(settings), looks)
+    tasks = max(-(-part // PART_IMAGES) for part in _extracted(config, splits, classes))
+    return resources.on_gpus(gpus, memory, tasks, busy)
 
 
 def check_set(config: EvaluateConfig, data: ShardSet | Estimate, splits: Mapping[str, int] | None) -> None:

@@ -14,6 +14,7 @@ from vitpipe.infra.work import Item, Result, unknown
 from vitpipe.stages.artifacts import File
 from vitpipe.stages.contract import Out, StageContext
 from vitpipe.stages.estimates import Known
+from vitpipe.stages.evaluate.config import PART_IMAGES
 from vitpipe.stages.evaluate.work_items import EvaluateTask, ExtractTask, FeaturePart, Features, Indices
 from vitpipe.stages.seal import SEAL, seal_of
 from vitpipe.stages.tasks import gather
@@ -22,8 +23,6 @@ from vitpipe.stages.vit.settings_file import native_files
 
 VERSION = 1
 """Raised when the same weights and images give other features."""
-PART_IMAGES = 8192
-"""Images of one task, so that a large split is spread over the cluster and a killed driver keeps what was done."""
 
 
 def features(about: EvaluateTask, split: str, seed: int, rows: Indices, ctx: StageContext) -> Features:

@@ -17,7 +17,7 @@ from vitpipe.stages.artifacts import File, Score, ShardSet, Weights
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.evaluate import frozen
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
-from vitpipe.stages.evaluate.estimate import check_head, check_set, task_bytes
+from vitpipe.stages.evaluate.estimate import check_head, check_set, with_gpus
 from vitpipe.stages.evaluate.way import way_of
 from vitpipe.stages.evaluate.work_items import Drawn, EvaluateTask, Features, FitTask, HeadTask
 from vitpipe.stages.images.class_match import join
@@ -37,13 +37,13 @@ def run(config: EvaluateConfig, inputs: Inputs, ctx: StageContext[EvaluateResour
     check_set(config, data, data.splits)
     if weights is not None:
         check_head(config, weights.model)
-    # also refuses a size that the model cannot have
-    memory = task_bytes(config, ctx.resources, weights.model if weights else None)
+    model, gpus = weights.model if weights else None, ctx.cluster.gpus()
+    resources = with_gpus(config, ctx.resources, model, data.splits, data.num_classes, gpus)
     if weights is not None and not config.probes:  # now, not when the features are there
         match = join(data, weights, config.called)
         if match and match.note:
             ctx.events.emit("note", match.note)
-    ctx = replace(ctx, resources=ctx.resources.on_gpus(ctx.cluster.gpus(), memory))
+    ctx = replace(ctx, resources=resources)
     way = way_of(config, weights, ctx.events)
     about = EvaluateTask(config, data, weights, ctx.resources.batch_images, ctx.resources.whole_cpus, ctx.task, way)
     if config.probes:

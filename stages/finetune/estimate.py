@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.stages.artifacts import Artifact, ShardSet
-from vitpipe.stages.costs.launches import FLAT
+from vitpipe.stages.costs.launches import FLAT, busy_part
 from vitpipe.stages.costs.tasks import Tasks
 from vitpipe.stages.estimates import Estimate, Given, Known, tasks_costs
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
@@ -34,6 +34,7 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
     if splits is None or model is None:
         waits = "sizes follow from the data, once it is ingested"
         return Estimate(num_classes=classes, class_names=_names(data), notes=(waits,))
+    resources = with_gpus(config, resources, model, known.gpus)
     work = trial_work(config, model, splits, classes or 1)
     sweep, final = len(sweep_trials(config)), len(final_trials(config, config.rates[0]))
     if sweep:
@@ -126,6 +127,17 @@ def trial_work(config: FinetuneConfig, model: ModelSettings, splits: Mapping[str
         sweep_flops=float(sweep_steps * step + num_dev * look),
         final_flops=float(final_steps * step + splits[config.split] * look),
     )
+
+
+def with_gpus(
+    config: FinetuneConfig, resources: FinetuneResources, model: ModelSettings, gpus: int
+) -> FinetuneResources:
+    """Say what one trial gets, the part of a GPU too where nobody said it: in a plan as in a run."""
+    memory, batch = memory_bytes(config, resources, model), config.batch_images
+    step = FLAT.of_step(num_blocks(model), -(-batch // micro_batch_of(batch, resources.micro_batch)))
+    busy = busy_part(batch * train_flops_per_image(model), step)
+    trials = max(len(sweep_trials(config)), len(final_trials(config, config.rates[0])))
+    return resources.on_gpus(gpus, memory, trials, busy)
 
 
 def _model(config: FinetuneConfig, inputs: Given, classes: int | None) -> ModelSettings | None:

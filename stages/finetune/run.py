@@ -17,7 +17,7 @@ from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.estimates import Known
 from vitpipe.stages.finetune import protocol
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
-from vitpipe.stages.finetune.estimate import check_kept_head, check_set, memory_bytes, trial_work
+from vitpipe.stages.finetune.estimate import check_kept_head, check_set, trial_work, with_gpus
 from vitpipe.stages.finetune.protocol import Trial, TrialOutcome, TrialTask
 from vitpipe.stages.finetune.sections import TuningOptimizer
 from vitpipe.stages.images.manifest import load_manifest
@@ -116,8 +116,7 @@ def _resources(config: FinetuneConfig, inputs: Inputs, ctx: Context) -> tuple[Fi
     data, gpus = inputs.one("data", ShardSet), ctx.cluster.gpus()
     model = config.architecture(_pretrained(inputs), data.num_classes)
     work, known = trial_work(config, model, data.splits, data.num_classes), Known(gpus=gpus)
-    memory = memory_bytes(config, ctx.resources, model)
-    return ctx.resources.on_gpus(gpus, memory), lambda task: work.seconds(task.trial.phase, known)
+    return with_gpus(config, ctx.resources, model, gpus), lambda task: work.seconds(task.trial.phase, known)
 
 
 def _task(trial: Trial, config: FinetuneConfig, inputs: Inputs, ctx: Context, choice: File | None) -> TrialTask:

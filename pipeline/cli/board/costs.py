@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from vitpipe.infra.events import Event
-from vitpipe.pipeline.plan.prices import Consumption, spent_by
 from vitpipe.pipeline.spec.graph import Graph
+from vitpipe.pipeline.store.consumption import Consumption, spent
 from vitpipe.pipeline.store.records import Committed
 
 BEGINS = ("started", "resumed", "adopted")
@@ -23,10 +23,9 @@ def so_far(
     price: float | None,
 ) -> Consumption:
     """Add up what nodes took, attempts that came to nothing and those that still run among them."""
-    done = [(found.record.resources, found.record.seconds) for found in committed.values()]
     tries = _tries(events, set(running), datetime.now(UTC))
     known = ((graph.nodes[node].resources.model_dump(), seconds) for node, seconds in tries if node in graph.nodes)
-    return spent_by([*done, *known], price)
+    return spent((found.record for found in committed.values()), price, known)
 
 
 def _tries(events: Iterable[Event], running: set[str], now: datetime) -> Iterator[tuple[str, float]]:

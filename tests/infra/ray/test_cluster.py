@@ -82,8 +82,12 @@ def sleep_for_ever(item):
 
 
 def test_fan_gives_every_result_once(ray_session) -> None:
+    began = time.monotonic()
     done = list(ray_session.named("squares").fan(square, range(8), resources=TASK))
     assert {one.item: one.value() for one in done} == {item: item * item for item in range(8)}
+    cores = ray_session.queue.machines().values()
+    most = sum(one["CPU"] for one in cores) * (time.monotonic() - began)
+    assert 0 < ray_session.held("squares")["CPU"] <= most
 
 
 def test_one_failure_stops_no_other_and_errors_keep_their_class(ray_session) -> None:

@@ -265,6 +265,26 @@ def test_a_gang_that_is_elsewhere_holds_its_room_there():
     assert len(order) == 5
 
 
+def test_what_a_node_held_is_counted_from_each_turn_to_each_leaving():
+    order, clock = [], Clock()
+    queue = OneQueue(lambda: {"a": {"CPU": 8.0, "GPU": 2.0}, "b": {"CPU": 8.0, "GPU": 2.0}}, clock)
+    wanted = Ticket("gang", {"CPU": 3.0, "GPU": 1.0}, None, order.append, is_gang=True, count=2, node="train")
+    tasks = [Ticket(n, {"GPU": 0.5}, 10.0, order.append, node="tune") for n in range(6)]
+    queue.join([wanted])
+    clock.now = 10.0
+    queue.placed(wanted, ["a", "b", "b"])  # an elastic gang has become larger
+    queue.join(tasks)
+    clock.now = 14.0
+    assert queue.held("train") == queue.held("train") == {"CPU": 2 * 3 * 10 + 3 * 3 * 4, "GPU": 2 * 10 + 3 * 4}
+    assert queue.held("tune") == {"GPU": 2 * 0.5 * 4}, "four wait"
+    clock.now = 20.0
+    queue.leave(tasks[:2])
+    clock.now = 21.0
+    queue.leave([wanted, *tasks[2:]])
+    assert queue.held("tune") == {"GPU": 2 * 0.5 * 10 + 2 * 0.5 * 1}, "two never had a turn"
+    assert queue.held("train")["GPU"] == 2 * 10 + 3 * 11 and queue.held("nobody") == {}
+
+
 def test_the_longest_chain_goes_first_whatever_its_tasks_take():
     order = []
     queue = OneQueue(one(CPU=1), Clock())

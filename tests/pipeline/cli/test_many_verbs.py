@@ -13,7 +13,7 @@ from tiny_stages import HOOKS
 from vitpipe.infra.errors import StageError
 from vitpipe.infra.storage.local import LocalStore
 from vitpipe.pipeline.cli.run_listing import age
-from vitpipe.pipeline.plan.prices import spent
+from vitpipe.pipeline.store.consumption import held_metrics, spent
 from vitpipe.pipeline.store.records import read_external
 from vitpipe.stages.seal import SEAL
 
@@ -217,12 +217,18 @@ def test_compare_takes_older_records_other_stores_and_runs_without_a_score(
     assert vitpipe("compare", two)[0] == 2
 
 
-def test_cost_counts_what_each_node_had_asked_for(vitpipe: Vitpipe, made: Callable[..., str]) -> None:
-    record = read_external(made("one", 2) + "/a").record.model_copy(update={"seconds": 3600.0})
+def test_cost_counts_what_was_held_or_else_asked_for(vitpipe: Vitpipe, made: Callable[..., str]) -> None:
+    record = read_external(made("one", 2) + "/a").record.model_copy(update={"seconds": 3600.0, "metrics": {}})
     gang = record.model_copy(update={"resources": {"workers": [2, 4], "gpus_per_worker": 1, "cpus_per_worker": 3}})
     found = spent([record, gang], price_per_gpu_hour=2.5)
     assert (found.seconds, found.core_hours, found.gpu_hours, found.price) == (7200, 1 + 6, 2, 5)
     assert spent([record]).price is None
+    measured = gang.model_copy(update={"metrics": held_metrics({"CPU": 72_000.0, "GPU": 18_000.0})})
+    assert (spent([measured]).core_hours, spent([measured], 2.0).price) == (20, 10)
+    taken_over = measured.model_copy(update={"adopted": read_external(made("one", 2) + "/a").ref})
+    assert spent([taken_over]) == spent([gang]) and spent([], 2.0, [(gang.resources, 3600.0)]) == spent([gang], 2.0)
+    bare = record.model_copy(update={"metrics": held_metrics({})})
+    assert spent([bare]) == spent([record]), "nothing was handed out"
 
 
 def test_an_age_is_said_in_its_largest_unit() -> None:

@@ -11,7 +11,7 @@ from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import estimate as estimate_evaluation
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
-from vitpipe.stages.finetune.estimate import estimate, memory_bytes, trial_work
+from vitpipe.stages.finetune.estimate import estimate, memory_bytes, trial_work, with_gpus
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
 
@@ -47,6 +47,29 @@ def test_no_step_is_shorter_than_its_launches():
     found = estimate(config(), FinetuneResources(micro_batch=1), given(model=tiny), known)
     step = (100 * (38 * 12 + 45) + 32) * 5e-6
     assert 5 * found.costs.step_seconds["compute"] == pytest.approx(found.images / 100 * step)
+
+
+def test_trials_are_planned_with_the_part_of_a_gpu_that_they_will_get():
+    small = ModelSettings(variant="Ti/16", image_px=64, classes=10)
+    known, tuned = Known(gpus=4, gpu_flops=1e14), given(model=small)
+    unsaid, eighth, whole = (
+        estimate(config(), FinetuneResources(micro_batch=50, gpus_per_task=part), tuned, known).costs.phases
+        for part in (None, 0.125, 1)
+    )
+    assert unsaid == eighth and {phase.gpus for phase in unsaid} == {0.125}
+    assert unsaid[0].seconds >= whole[0].seconds and {phase.gpus for phase in whole} == {1}
+    probe, asked = EvaluateConfig(method="fewshot", shots=(5,)), EvaluateResources(batch_images=8)
+    assert {phase.gpus for phase in estimate_evaluation(probe, asked, tuned, known).costs.phases} == {0.125}
+
+
+def test_no_evaluation_is_shorter_than_its_launches():
+    """Ti/16, an image a pass, in bf16: 20 operations of 12 blocks and 12, of 5 us each; images drawn, then those scored."""
+    tiny, known = ModelSettings(variant="Ti/16", image_px=224, classes=10), Known(gpus=4, gpu=gpu_kinds()["H100"])
+    probe = EvaluateConfig(method="fewshot", shots=(5,), precision="bf16")
+    found = estimate_evaluation(probe, EvaluateResources(batch_images=1, gpus_per_task=1), given(model=tiny), known)
+    assert sum(phase.held_seconds for phase in found.costs.phases) == pytest.approx(
+        found.images * (12 * 20 + 12) * 5e-6 + 2 * known.cluster.task_start_s
+    )
 
 
 def test_fewer_images_and_one_rate_cost_less():
@@ -112,10 +135,21 @@ def test_a_small_trial_takes_a_part_of_a_gpu_and_a_large_one_all_of_it():
     small = ModelSettings.model_validate({"variant": "Ti/16", "image_px": 64, "classes": 10})
     large = B16.model_copy(update={"image_px": 384})
     ask = FinetuneResources(micro_batch=50)
-    shares = [ask.on_gpus(8, memory_bytes(config(), ask, model)).gpus_per_task for model in (small, large)]
-    assert shares == [0.125, 1.0]
-    assert FinetuneResources(gpus_per_task=2).on_gpus(8, 1).gpus_per_task == 2, "who says how much gets it"
-    assert FinetuneResources().on_gpus(0, 1).gpus_per_task is None, "no GPU, no share"
+    assert [with_gpus(config(), ask, model, 8).gpus_per_task for model in (small, large)] == [0.125, 1.0]
+    assert FinetuneResources(gpus_per_task=2).on_gpus(8, 1, 1, 1.0).gpus_per_task == 2, "who says how much gets it"
+    assert FinetuneResources().on_gpus(0, 1, 1, 1.0).gpus_per_task is None, "no GPU, no share"
+
+
+def test_no_gpu_stands_idle_for_tasks_that_would_fill_it():
+    def part(tasks, busy):
+        return FinetuneResources().on_gpus(8, 1e9, tasks, busy).gpus_per_task
+
+    assert [part(tasks, 1.0) for tasks in (3, 8, 9, 16, 24, 100)] == [1, 1, 1, 0.5, 0.5, 0.125]
+    assert [part(3, busy) for busy in (0.0, 0.1, 0.2, 0.6)] == [0.125, 0.125, 0.25, 1], "it would be idle anyway"
+    small = ModelSettings.model_validate({"variant": "S/16", "image_px": 224, "classes": 10})
+    ask = FinetuneResources(micro_batch=25)
+    assert memory_bytes(config(), ask, small) < 0.5 * 16e9
+    assert [with_gpus(config(), ask, small, gpus).gpus_per_task for gpus in (1, 8)] == [0.5, 1]
 
 
 def test_memory_counts_what_the_optimiser_and_the_average_keep_of_each_weight():
