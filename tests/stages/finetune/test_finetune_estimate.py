@@ -63,7 +63,7 @@ def test_trials_are_planned_with_the_part_of_a_gpu_that_they_will_get():
 
 
 def test_no_evaluation_is_shorter_than_its_launches():
-    """Ti/16, an image a pass, in bf16: 20 operations of 12 blocks and 12, of 5 us each; images drawn, then those scored."""
+    """Ti/16 in bf16, an image a pass: 20 operations of 12 blocks and 12, of 5 us; drawn images, then scored ones."""
     tiny, known = ModelSettings(variant="Ti/16", image_px=224, classes=10), Known(gpus=4, gpu=gpu_kinds()["H100"])
     probe = EvaluateConfig(method="fewshot", shots=(5,), precision="bf16")
     found = estimate_evaluation(probe, EvaluateResources(batch_images=1, gpus_per_task=1), given(model=tiny), known)
