@@ -58,6 +58,24 @@ class Saving:
         return self.seconds / each * mean * math.exp(lost) * math.expm1(interval / mean) + self.upload_s
 
     @property
+    def failures(self) -> float:
+        """How many are expected until it has ended."""
+        return min(self.expected_s, self._longest_s) / self.between_failures_s
+
+    def is_likely(self, failures: int) -> bool:
+        """Whether more failures than so many come in more than one of twenty such trainings (Poisson)."""
+        return _more_than(failures, self.failures) > 0.05
+
+    @property
+    def most_failures(self) -> int:
+        """The least number that is exceeded in at most one of a hundred such trainings."""
+        low, high = 0, int(self.failures + 10 * math.sqrt(self.failures) + 10)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if _more_than(middle, self.failures) <= 0.01 else (middle + 1, high)
+        return low
+
+    @property
     def ends(self) -> bool:
         """Whether it comes to its end, as far as anybody would wait for it."""
         return self.expected_s <= self._longest_s
@@ -71,6 +89,12 @@ class Saving:
     @property
     def _longest_s(self) -> float:
         return HOPELESS * self.seconds + MONTH_S
+
+
+def _more_than(count: int, mean: float) -> float:
+    """Probability of more than so many events, where so many are expected."""
+    logs = (number * math.log(mean) - mean - math.lgamma(number + 1) for number in range(count + 1))
+    return 1.0 - math.fsum(map(math.exp, logs)) if mean else 0.0
 
 
 def best_interval_s(stall_s: float, between_failures_s: float) -> float:

@@ -203,6 +203,11 @@ class CostedPretraining:
                 + (f"; checkpoint_every {best} steps would lose least" if best < steps else "")
             )
             return
+        if self.gpus_each and saving.is_likely(resources.max_failures):
+            yield (
+                f"about {saving.failures:,.0f} failures are expected until its end, and after {resources.max_failures} "
+                f"the command ends and waits to be typed again: max_failures {saving.most_failures} would do"
+            )
         lost = saving.stalls_s + saving.lost_s
         is_far = not FAR_FROM_BEST[0] <= steps / best <= FAR_FROM_BEST[1]
         if self.gpus_each and resources.checkpoint_every is not None and lost > 60 and is_far:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import poisson
 
 from vitpipe.infra.ray.gang_size import Size
 from vitpipe.infra.simulation import road
@@ -73,3 +74,13 @@ def test_the_simulation_draws_what_is_expected(every: int, upload: float) -> Non
     drawn = np.mean([travel(trip, seed).training_s for seed in range(30)])
     expected = Saving(10_000, float(every), 2.0, upload, 1000.0, 50.0).expected_s
     assert drawn == pytest.approx(expected, rel=0.04)
+
+
+@pytest.mark.parametrize("mean", [0.01, 0.5, 3.0, 14.0, 100.0, 1000.0])
+def test_the_most_failures_are_those_of_poissons_law(mean: float) -> None:
+    """Beside scipy's."""
+    training = Saving(seconds=mean * 1e9, every_s=1e3, stall_s=0, upload_s=0, between_failures_s=1e9, restart_s=0)
+    assert training.failures == pytest.approx(mean, rel=1e-3)
+    assert training.most_failures == poisson.ppf(0.99, training.failures)
+    for count in (0, 3, int(mean), int(1.3 * mean)):
+        assert training.is_likely(count) is bool(poisson.sf(count, training.failures) > 0.05)

@@ -223,6 +223,17 @@ def test_the_knee_is_not_where_micro_batches_do_not_divide() -> None:
     assert any("32 of 128 passes are padding; 48 or 96 workers have none" in note for note in notes)
 
 
+def test_a_failure_budget_that_will_be_spent_is_told() -> None:
+    often = planned(cluster={"gpu_hours_between_failures": 50})
+    (said,) = (note for note in often.notes if "failures are expected" in note)
+    enough = int(said.split("max_failures ")[1].split()[0])
+    assert "after 3 the command ends" in said and enough > 3
+    for given, silent in ((enough, True), (enough // 3, False)):
+        notes = planned(cluster={"gpu_hours_between_failures": 50}, resources={"max_failures": given}).notes
+        assert silent is not any("failures are expected" in note for note in notes), given
+    assert not any("failures are expected" in note for note in planned().notes)
+
+
 def test_a_training_that_never_ends_is_told() -> None:
     frail = {"gpu_hours_between_failures": 5, "network_gbit_per_s": 10, "gpus_per_machine": 4, "store_gbit_per_s": 0.5}
     found = planned(cluster=frail)
