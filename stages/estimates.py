@@ -181,6 +181,12 @@ class Known(Settings):
             held += count * min((int((has + _SLACK) // each) for has, each in pairs), default=0)
         return held
 
+    def image_cores(self, asked: float, threads: float, gpus_each: float, tasks: int) -> float:
+        """Cores that make the images of a task beside its GPU: its threads take more than it asks for, where so many
+        tasks leave them any."""
+        there = sum(count * cores for count, cores, _ in self.machines)
+        return max(asked, min(threads, there / max(1, min(tasks, self.room(asked, gpus_each)))))
+
     def part_of_cores(self, asked: float) -> float:
         """Part that each gets of its cores, where all who run at once ask for so many together."""
         shares = self.is_one_machine and not self.gpus

@@ -11,7 +11,7 @@ from vitpipe.pipeline.plan.prices import Machine
 from vitpipe.pipeline.plan.schedule import Schedule
 from vitpipe.stages.estimates import Costs
 
-_OF_CORES = ("cores_per_worker", "cores_per_machine", "workers_per_machine")
+_OF_CORES = ("cores_per_worker", "cores_per_machine", "workers_per_machine", "cores_there")
 SHORT_S = 1e-5
 """Below it a time is not worth its digits."""
 _TERMS = ("compute", "recompute", "launches", "network", "traffic", "images", "store", "step")
@@ -97,11 +97,13 @@ def _unit(one: Planned) -> str:
 
 def _too_many_cores(costs: Costs, unit: str) -> str:
     """What no machine can do is no advice: it says how far they are from it."""
-    each, whole, room = (costs.needed[name] for name in _OF_CORES)
+    each, whole, room, there = (costs.needed[name] for name in _OF_CORES)
     found = f"images would need {counted(each, 'core')} a {unit}, and machines of {whole:.0f}"
-    if room < 1:
-        return f"{found}; these hold none of so many"
-    return f"{found}; one of these holds {room:.0f} such {unit}{'s' if room > 1 else ''}, its other GPUs would idle"
+    such = f"{room:.0f} such {unit}{'s' if room > 1 else ''}"
+    found += f"; one of these holds {such}, its other GPUs would idle" if room >= 1 else "; these hold none of so many"
+    if there > costs.cores_per_worker:
+        found += f"; {counted(there, 'core')} a {unit} (resources.cpus_per_{unit}: {there:.0f}) are what it has for all"
+    return found
 
 
 def _needed(costs: Costs, unit: str) -> str:

@@ -118,13 +118,14 @@ class ClusterFacts(Settings):
         """Say what so many cores of each worker ask of a machine, as `Costs.needed` has it.
 
         `cores_per_worker`, and where a machine cannot give them to each of its GPUs, `cores_per_machine` that could,
-        and `workers_per_machine` that this one holds.
+        `workers_per_machine` that this one holds, and `cores_there` that it has for each.
         """
         beside = min(workers, int(self.gpus_per_machine // gpus_each)) if gpus_each else 1
         found = {"cores_per_worker": float(each)}
         if each * beside > self.cores_per_machine:
             room = self.room_for(gpus_each, each)
             found |= {"cores_per_machine": float(each * beside), "workers_per_machine": float(room)}
+            found |= {"cores_there": float(self.cores_per_machine // beside)}
         return found
 
     def cores_for(self, asked: int | None, gpus_each: float) -> int:

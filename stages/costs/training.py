@@ -55,6 +55,8 @@ class TrainingWork:
     """Of an image's blocks, where they are computed again."""
     launches: float
     """Operations of one step that its GPU is asked for."""
+    recomputed_launches: float
+    """Those of them that blocks are computed again by."""
     zero: int
     sent: Traffic
     """Of one step."""
@@ -81,14 +83,18 @@ class TrainingCosts:
 
     @property
     def recompute_s(self) -> float:
-        """What is computed again, of the rank that has most micro-batches."""
-        return self.passes * self.work.micro_batch * self.work.recomputed_flops / self.ranks.flops
+        """For which a pass forth and back is longer because blocks are computed again."""
+        launches_s = self.launches_s - self.work.recomputed_launches * self.ranks.launch_s
+        return self.compute_s - max(self.model_s - self._passes_s(self.work.recomputed_flops), launches_s)
 
     @property
     def model_s(self) -> float:
-        """The model's FLOPs of the same rank, with those that it computes again."""
-        images = self.passes * self.work.micro_batch
-        return images * self.work.image_flops / self.ranks.flops + self.recompute_s + self.ranks.overhead_s
+        """The model's FLOPs, with those that it computes again."""
+        return self._passes_s(self.work.image_flops + self.work.recomputed_flops) + self.ranks.overhead_s
+
+    def _passes_s(self, image_flops: float) -> float:
+        """Seconds of so many FLOPs an image, of the rank that has most micro-batches."""
+        return self.passes * self.work.micro_batch * image_flops / self.ranks.flops
 
     @property
     def launches_s(self) -> float:

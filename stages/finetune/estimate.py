@@ -198,7 +198,9 @@ def _tasks(
         return None
     micro = micro_batch_of(config.batch_images, resources.micro_batch)
     launches = FLAT.of_passes(images, micro, config.batch_images, num_blocks(model)) if gpus else 0.0
-    cores = max(asked, resources.threads) if gpus else asked * known.part_of_cores(asked)
+    cores = asked * known.part_of_cores(asked)
+    if gpus:
+        cores = known.image_cores(asked, resources.threads, gpus, max(count for count, _ in shares))
     return Tasks(
         flops=flops,
         images=images,

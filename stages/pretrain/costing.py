@@ -102,13 +102,12 @@ class CostedPretraining:
         """Whether blocks are computed again in the backward pass."""
         return self.recipe.resources.activation_checkpointing == "blocks"
 
-    @property
-    def launches(self) -> int:
+    def launches(self, recompute: bool) -> float:
         """Operations of a step that a worker asks its GPU for."""
         config, resources = self.recipe.config, self.recipe.resources
         engine = launches_of(resources.zero, config.precision, resources.offload == "cpu")
         blocks = num_blocks(config.objective, self.model)
-        return engine.of_step(blocks, self.passes, self.recomputes, resources.compile)
+        return float(engine.of_step(blocks, self.passes, recompute, resources.compile))
 
     @property
     def costs(self) -> TrainingCosts:
@@ -122,7 +121,8 @@ class CostedPretraining:
             steps=self.steps,
             image_flops=float(train_flops(config.objective, self.model)),
             recomputed_flops=float(recomputed_flops(config.objective, self.model, resources.zero) * self.recomputes),
-            launches=float(self.launches),
+            launches=self.launches(self.recomputes),
+            recomputed_launches=self.launches(self.recomputes) - self.launches(recompute=False),
             zero=resources.zero,
             sent=traffic(resources.zero, parameters, width, 2 if config.reduce_dtype == "bf16" else 4, passes),
             state_bytes=float(saved_bytes(config) * parameters),
@@ -204,9 +204,10 @@ class CostedPretraining:
             )
             return
         if self.gpus_each and saving.is_likely(resources.max_failures):
+            expected = f"{saving.failures:,.0f}" if saving.failures >= 10 else f"{saving.failures:.2g}"
             yield (
-                f"about {saving.failures:,.0f} failures are expected until its end, and after {resources.max_failures} "
-                f"the command ends and waits to be typed again: max_failures {saving.most_failures} would do"
+                f"about {expected} failures are expected until its end, and more than max_failures "
+                f"{resources.max_failures} end the command, which must be typed again: {saving.most_failures} would do"
             )
         lost = saving.stalls_s + saving.lost_s
         is_far = not FAR_FROM_BEST[0] <= steps / best <= FAR_FROM_BEST[1]

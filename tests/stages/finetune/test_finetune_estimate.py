@@ -7,6 +7,7 @@ import pytest
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.plan.given_machines import gpu_kinds
+from vitpipe.stages.costs.machines import ClusterFacts
 from vitpipe.stages.estimates import Estimate, Known
 from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import estimate as estimate_evaluation
@@ -60,6 +61,16 @@ def test_trials_are_planned_with_the_part_of_a_gpu_that_they_will_get():
     assert unsaid[0].seconds >= whole[0].seconds and {phase.gpus for phase in whole} == {1}
     probe, asked = EvaluateConfig(method="fewshot", shots=(5,)), EvaluateResources(batch_images=8)
     assert {phase.gpus for phase in estimate_evaluation(probe, asked, tuned, known).costs.phases} == {0.125}
+
+
+def test_images_are_made_on_the_cores_that_there_are():
+    """Sixteen trials on a machine of sixteen cores have one each; two on it have the two that their threads take."""
+    tiny, machine = ModelSettings(variant="Ti/16", image_px=224, classes=10), ClusterFacts(cores_per_machine=16)
+    known, tuned = Known(gpus=8, gpu_flops=4e14, cluster=machine), given(model=tiny)
+    for rates, cores in ((16, 1), (2, 2)):
+        swept = config(peak_lr=[0.001 * n for n in range(1, rates + 1)], sweep_seeds=1)
+        found = estimate(swept, FinetuneResources(gpus_per_task=0.5), tuned, known).costs
+        assert (found.workers, found.cores_per_worker) == (max(rates, 3), cores)
 
 
 def test_no_evaluation_is_shorter_than_its_launches():

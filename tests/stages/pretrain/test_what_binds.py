@@ -154,6 +154,17 @@ def test_what_is_recomputed_takes_time_and_is_no_more_flops() -> None:
     assert share in binding(recomputed.costs) and "again" not in binding(plain.costs)
 
 
+def test_what_is_recomputed_is_also_asked_for_again() -> None:
+    """Where launches bind: 13 of 51 operations of a block, and none of the 45 of a pass and 32 of a step."""
+    plain, again = (
+        costs("Ti/16", resources={"micro_batch": 1, "activation_checkpointing": how}) for how in ("none", "blocks")
+    )
+    assert (plain.binds, again.binds, plain.step_seconds["recompute"]) == ("launches", "launches", 0)
+    assert again.step_seconds["recompute"] == pytest.approx(64 * 12 * 13 * 5e-6)
+    assert again.step_seconds["compute"] - plain.step_seconds["compute"] == pytest.approx(64 * 12 * 13 * 5e-6)
+    assert "24% of a step computes blocks again" in binding(again)
+
+
 def test_no_step_is_shorter_than_its_launches() -> None:
     """Ti/16 on 64 GPUs, one image a pass: 64 passes of 38 operations a block and 45, and 32 a step, of 5 us each."""
     found = costs("Ti/16", resources={"micro_batch": 1})
@@ -226,8 +237,8 @@ def test_the_knee_is_not_where_micro_batches_do_not_divide() -> None:
 def test_a_failure_budget_that_will_be_spent_is_told() -> None:
     often = planned(cluster={"gpu_hours_between_failures": 50})
     (said,) = (note for note in often.notes if "failures are expected" in note)
-    enough = int(said.split("max_failures ")[1].split()[0])
-    assert "after 3 the command ends" in said and enough > 3
+    enough = int(said.split("typed again: ")[1].split()[0])
+    assert "more than max_failures 3 end the command" in said and enough > 3
     for given, silent in ((enough, True), (enough // 3, False)):
         notes = planned(cluster={"gpu_hours_between_failures": 50}, resources={"max_failures": given}).notes
         assert silent is not any("failures are expected" in note for note in notes), given
