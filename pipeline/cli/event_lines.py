@@ -14,7 +14,7 @@ from vitpipe.infra.storage.store import Store
 
 AT_ONCE = (
     "takeover", "refused", "checkpoint_refused", "checkpoint_failed", "deletion_failed", "step_skipped", "log_dropped",
-    "uncompiled",
+    "uncompiled", "note",
     "rank_lost", "preempted", "resized", "resumed", "adopted", "adoption_refused",
 )  # fmt: skip
 """Kinds worth a line at once; the rest is for `vitpipe events`."""

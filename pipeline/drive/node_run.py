@@ -26,7 +26,7 @@ from vitpipe.pipeline.plan.planned import Planned
 from vitpipe.pipeline.spec.graph import Node
 from vitpipe.pipeline.spec.text.written import located
 from vitpipe.pipeline.store.attempts import COMMITTED, ERROR, Refs, earlier, header, list_attempts
-from vitpipe.pipeline.store.consumption import held_metrics
+from vitpipe.pipeline.store.consumption import held_metrics, seconds_before
 from vitpipe.pipeline.store.records import Committed, commit, read_committed
 from vitpipe.pipeline.store.results import ResultPlace, announce, are_equal, taken_by
 from vitpipe.stages.artifacts import Artifact, File
@@ -96,17 +96,10 @@ class NodeRun:
     def _out(self) -> Out:
         adopt = earlier(list_attempts(self.store, self.node.stage.pieces), self.wanted.sha256, self.refs)
         lease = self.driver.lease
-        about = header(
-            self.node,
-            self.wanted.sha256,
-            self.wanted.recipe,
-            self.refs,
-            code=code_version(),
-            versions=package_versions(),
-            started=_now(),
-            holder=lease.holder.id,
-        )
-        return Out(self.store, self.attempt, lease.fence_for_tasks(), about, adopt)
+        facts = {"code": code_version(), "versions": package_versions(), "started": _now(), "holder": lease.holder.id}
+        before_s = seconds_before(self.store, adopt)
+        about = header(self.node, self.wanted.sha256, self.wanted.recipe, self.refs, before_s=before_s, **facts)
+        return Out(self.store, self.attempt, lease.fence_for_tasks(), about, tuple(one.name for one in adopt))
 
     def _logged(self, out: Out) -> Committed:
         node, driver = self.node.id, self.driver
@@ -203,7 +196,7 @@ class NodeRun:
             inputs=self.refs,
             output=artifact.facts(),
             files=artifact.files,
-            metrics={**artifact.metrics, **held_metrics(self.driver.clusters.held(self.node.id))},
+            metrics={**artifact.metrics, **held_metrics(self.driver.clusters.held(self.node.id), seconds, out.header)},
             estimate=self.planned.estimate.model_dump(mode="json", exclude_none=True),
             code=code_version(),
             versions=package_versions(),

@@ -40,6 +40,9 @@ class Attempt:
     """Finished pieces in its folder that another attempt may adopt."""
     committed: bool = False
     """Whether its mark says that a record was committed: its own, or an equal one that was quicker."""
+    started: str = ""
+    before_s: float = 0.0
+    """Seconds of the attempts that it went on from."""
 
     def fits(self, fingerprint: str, inputs: Refs) -> bool:
         """Whether the attempt computed the result with this fingerprint from these inputs."""
@@ -109,9 +112,9 @@ def attempts_of(
     return tuple(sorted(begun, key=lambda one: (one.fence, one.restart), reverse=True))
 
 
-def earlier(attempts: Sequence[Attempt], fingerprint: str, inputs: Refs) -> tuple[str, ...]:
-    """Name the attempts whose finished pieces may be adopted, newest first."""
-    return tuple(attempt.name for attempt in attempts if attempt.fits(fingerprint, inputs))
+def earlier(attempts: Sequence[Attempt], fingerprint: str, inputs: Refs) -> tuple[Attempt, ...]:
+    """Choose the attempts whose finished pieces may be adopted, newest first."""
+    return tuple(attempt for attempt in attempts if attempt.fits(fingerprint, inputs))
 
 
 def _attempt(node: Store, name: str, paths: Sequence[str], pieces: int) -> Attempt | None:
@@ -128,7 +131,9 @@ def _attempt(node: Store, name: str, paths: Sequence[str], pieces: int) -> Attem
 
 
 def _of_record(name: str, record: Record, pieces: int) -> Attempt:
-    return Attempt(name, *_order(name), record.fingerprint, record.recipe, record.inputs, pieces)
+    return Attempt(
+        name, *_order(name), record.fingerprint, record.recipe, record.inputs, pieces, started=record.started
+    )
 
 
 def _order(name: str) -> tuple[int, int]:
@@ -147,13 +152,14 @@ def _read(node: Store, name: str, order: tuple[int, int], pieces: int) -> Attemp
     try:
         data = node.read(where)
         fields = parse_object(data)
-        if SEAL in fields and (found := broken(data, fields)):
-            raise ValueError(found)
+        if SEAL in fields and (why := broken(data, fields)):
+            raise ValueError(why)
         inputs = {key: tuple(Origin(**ref) for ref in refs) for key, refs in fields["inputs"].items()}
-        return Attempt(name, *order, fields["fingerprint"], fields["recipe"], inputs, pieces)
+        found = Attempt(name, *order, fields["fingerprint"], fields["recipe"], inputs, pieces)
+        return replace(found, started=str(fields.get("started", "")), before_s=float(fields.get("before_s", 0.0)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        found = str(error) if isinstance(error, ValueError) else repr(error)
-        raise IntegrityError(f"read {node.uri}/{where}", f"it is damaged: {found}", _remedy(node, name)) from error
+        why = str(error) if isinstance(error, ValueError) else repr(error)
+        raise IntegrityError(f"read {node.uri}/{where}", f"it is damaged: {why}", _remedy(node, name)) from error
 
 
 def _naming(node: Store, name: str) -> Record | None:

@@ -45,9 +45,13 @@ class Options:
     peak_flops: float | None = None
 
     def __post_init__(self) -> None:
-        """UsageError for a time that is none."""
+        """UsageError for a time that is none, or a peak that no GPU has."""
         if not 0 < self.minutes < 24 * 60:
             raise UsageError(f"check the GPU in {self.minutes:g} minutes", "that is no time", "give --minutes 10")
+        if self.peak_flops is not None and not 1e9 <= self.peak_flops <= 1e20:
+            found = "that is no peak of a GPU, in FLOP/s from 1e9 to 1e20"
+            do = "give that of its data sheet: --peak-flops 989e12 for an H100"
+            raise UsageError(f"check the GPU with --peak-flops {self.peak_flops:g}", found, do)
 
 
 @dataclass(frozen=True)
@@ -69,18 +73,21 @@ def check(options: Options, say: Callable[[str], None]) -> CheckReport:
     """
     device = options.device or _device()
     shrunk = not device.startswith("cuda")
-    report = CheckReport(options.out, shrunk)
+    wanted = options.sections or tuple(section.name for section in SECTIONS)
+    coming = [
+        Told(
+            one.name, one.title, one.proves, *(("left out", "not begun") if one.name in wanted else ("not asked for",))
+        )
+        for one in SECTIONS
+    ]
+    report = CheckReport(options.out, shrunk, coming)
     if shrunk:
         say(NO_GPU)
     begun, whole = time.monotonic(), options.minutes * 60
-    wanted = options.sections or tuple(section.name for section in SECTIONS)
     total = sum(section.share for section in SECTIONS if section.name in wanted)
     due = 0.0
-    for section in SECTIONS:
-        told = Told(section.name, section.title, section.proves)
-        report.sections.append(told)
+    for section, told in zip(SECTIONS, coming, strict=True):
         if section.name not in wanted:
-            told.state = "not asked for"
             continue
         due += whole * section.share / total
         passed = time.monotonic() - begun
@@ -126,6 +133,10 @@ def _run(name: str, way: Way, most: float, told: Told, report: CheckReport, say:
             while (code := process.poll()) is None and time.monotonic() - begun < most:
                 seen = _news(rows, seen, told, report, say)
                 time.sleep(LOOK_S)
+        except BaseException:
+            told.state, told.why = "cut off", "the check was ended"
+            report.write()
+            raise
         finally:
             _end(process)
     _news(rows, seen, told, report, say)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vitpipe.infra.errors import UsageError
 from vitpipe.stages.gpu_check.findings import Cell, Told, in_words
 from vitpipe.stages.gpu_check.sections import versions
 
@@ -30,8 +31,14 @@ class CheckReport:
     _widths: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Make the folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Make the folder. UsageError where that, or a file in it, cannot be."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.write()
+        except OSError as error:
+            found = f"{error.filename or self.folder}: {error.strerror or error}"
+            do = "give --out a folder that this user may make and write"
+            raise UsageError(f"keep the report in {self.folder}", found, do) from error
 
     @property
     def wrong(self) -> list[str]:
@@ -79,7 +86,7 @@ class CheckReport:
         parts = [f"# GPU check of {began}", "", f"{said}."]
         if self.shrunk:
             parts += ["", "Shrunk to a CPU: it shows that the check works, and measures nothing."]
-        parts += ["", f"Not shown: {', '.join(self.wrong)}." if self.wrong else "All that must hold was shown so far."]
+        parts += ["", f"Not shown: {', '.join(self.wrong)}." if self.wrong else "All that must hold was shown."]
         for told in self.sections:
             if told.state != "not asked for":
                 parts += ["", f"## {told.title}", "", *_table(told)]

@@ -82,6 +82,8 @@ def _ingest(
     seen = _look(source, listed, spool, state, bad, config, ctx, parts, tally)
     allowed = config.bad_images_allowed(listed.count) if config.on_bad_image == "quarantine" else 0
     bad.refuse_over(allowed, listed.count)
+    if bad.all:
+        ctx.events.emit("note", f"{bad.all} of {listed.count} images set aside: {QUARANTINE} says why of each")
     if config.splits == "official":
         bad.refuse_short_test()
     chosen = choose(listed, seen, source, excluded, config, inputs, ctx, parts)

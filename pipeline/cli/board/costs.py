@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from vitpipe.infra.events import Event
 from vitpipe.pipeline.spec.graph import Graph
-from vitpipe.pipeline.store.consumption import Consumption, spent
+from vitpipe.pipeline.store.consumption import Consumption, counts, spent
 from vitpipe.pipeline.store.records import Committed
 
 BEGINS = ("started", "resumed", "adopted")
@@ -24,7 +24,12 @@ def so_far(
 ) -> Consumption:
     """Add up what nodes took, attempts that came to nothing and those that still run among them."""
     tries = _tries(events, set(running), datetime.now(UTC))
-    known = ((graph.nodes[node].resources.model_dump(), seconds) for node, seconds in tries if node in graph.nodes)
+    counted = {node for node, found in committed.items() if counts(found.record)}
+    known = (
+        (None if node in counted else graph.nodes[node].resources.model_dump(), seconds)
+        for node, seconds in tries
+        if node in graph.nodes
+    )
     return spent((found.record for found in committed.values()), price, known)
 
 

@@ -177,7 +177,7 @@ def test_attempts_come_newest_first_with_their_pieces(node: LocalStore) -> None:
     attempts = list_attempts(node, r"step-\d+/manifest\.json")
     assert [one.name for one in attempts] == ["a10.12", "a10.1", "a10", "a4", "a3", "a2"]
     assert [one.pieces for one in attempts] == [0, 0, 0, 0, 0, 1]
-    assert earlier(attempts, "f", taking("1")) == ("a10.12", "a10.1", "a10", "a2")
+    assert [one.name for one in earlier(attempts, "f", taking("1"))] == ["a10.12", "a10.1", "a10", "a2"]
     assert [one.pieces for one in list_attempts(node, None)] == [0] * 6
 
 

@@ -207,6 +207,33 @@ def test_a_check_that_is_asked_to_end_leaves_no_section_and_no_files(tmp_path: P
     with pytest.raises(ProcessLookupError):
         os.kill(int(begun.read_text()[:-1]), 0)
     assert not list(tmp_path.glob("vitpipe-gpu-*")) and (tmp_path / "out" / "losses.log").exists()
+    tables = (tmp_path / "out" / "report.md").read_text()
+    assert "Not shown: losses." in tables and "Cut off: the check was ended." in tables
+
+
+def test_a_check_that_was_ended_names_what_it_had_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "_news", ends)
+    monkeypatch.setattr(program, "command", lambda name, way, rows: [sys.executable, "-c", ""])
+    with pytest.raises(KeyboardInterrupt):
+        program.check(program.Options(out=tmp_path / "out", device="cpu"), print)
+    tables = (tmp_path / "out" / "report.md").read_text()
+    assert "All that must hold" not in tables and "Left out: not begun." in tables
+    assert [name in tables for name in ("losses", "resume", "graphs")] == [True] * 3
+
+
+@pytest.mark.parametrize("words", [("--out", "a-file"), ("--peak-flops", "nan"), ("--peak-flops", "0")])
+def test_what_cannot_be_asked_ends_with_2(
+    words: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a-file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--sections", "machine", "--device", "cpu", *words])
+    assert __main__.main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith(("Cannot keep the report in a-file: ", "Cannot check the GPU with --peak-flops"))
 
 
 def test_a_way_knows_its_device(tmp_path: Path) -> None:
