@@ -211,6 +211,19 @@ class Known(Settings):
             return ""
         return f"gpus_per_task {held:g}: a task computes on one GPU, the others that it holds do nothing"
 
+    def too_large(self, resources: TaskResources, images: str, needed: Mapping[int, float]) -> str:
+        """Say that a task needs more memory than its part of a GPU has; empty where it does not.
+
+        `needed` has the bytes by the number of `images` that a pass has: those that are asked for first, then fewer.
+        """
+        part = min(1.0, self.task_gpus(resources))
+        has, asked = part * self.gpu_bytes, next(iter(needed.values()))
+        if not part or asked <= has:
+            return ""
+        enough = next((count for count, bytes_ in needed.items() if bytes_ <= has), None)
+        do = f"try {images} {enough}" if enough else "take a larger part of one" if part < 1 else "take a larger GPU"
+        return f"a task needs {asked / 1e9:.3g} GB, and its part of a GPU has {has / 1e9:.3g}: {do}"
+
 
 Given = Mapping[str, Sequence[Artifact | Estimate]]
 """A node's inputs as a plan knows them: committed, or only estimated."""

@@ -50,7 +50,12 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
         hours=tasks.seconds / 3600 if tasks else None,
         costs=tasks_costs(tasks, known.cluster) if tasks else None,
         unmatched=unmatched,
-        notes=tuple(filter(None, (known.no_speed(config.precision), known.idle_gpus(resources)))),
+        notes=tuple(
+            filter(
+                None,
+                (known.no_speed(config.precision), known.idle_gpus(resources), _room(config, resources, model, known)),
+            )
+        ),
     )
 
 
@@ -93,6 +98,12 @@ def _extracted(config: EvaluateConfig, splits: Mapping[str, int], classes: int) 
         drawn = min(drawn, max(config.drawn) * classes * len(config.seeds))
     models = len(config.seeds) if config.features == "untrained" else 1
     return ((drawn, splits[config.split]) if config.probes else (splits[config.split],)) * models
+
+
+def _room(config: EvaluateConfig, resources: EvaluateResources, model: ModelSettings, known: Known) -> str:
+    counts = [resources.batch_images >> half for half in range(resources.batch_images.bit_length())]
+    sizes = {count: task_bytes(config, resources.model_copy(update={"batch_images": count}), model) for count in counts}
+    return known.too_large(resources, "batch_images", sizes)
 
 
 def with_gpus(

@@ -59,6 +59,7 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
         notes=(
             f"{sweep} trials choose the rate, {final} are tested",
             *filter(None, (assumed, known.no_speed(config.precision), known.idle_gpus(resources))),
+            *filter(None, [_room(config, resources, model, known)]),
             *_doubts(config, resources, work, warmup),
         ),
     )
@@ -138,6 +139,13 @@ def with_gpus(
     busy = busy_part(batch * train_flops_per_image(model), step)
     trials = max(len(sweep_trials(config)), len(final_trials(config, config.rates[0])))
     return resources.on_gpus(gpus, memory, trials, busy)
+
+
+def _room(config: FinetuneConfig, resources: FinetuneResources, model: ModelSettings, known: Known) -> str:
+    asked = micro_batch_of(config.batch_images, resources.micro_batch)
+    counts = [count for count in range(asked, 0, -1) if config.batch_images % count == 0]
+    sizes = {one: memory_bytes(config, resources.model_copy(update={"micro_batch": one}), model) for one in counts}
+    return known.too_large(resources, "micro_batch", sizes)
 
 
 def _model(config: FinetuneConfig, inputs: Given, classes: int | None) -> ModelSettings | None:

@@ -1,5 +1,6 @@
 """What the plan says of a fine-tuning and of an evaluation."""
 
+import re
 import subprocess
 import sys
 
@@ -61,6 +62,25 @@ def test_trials_are_planned_with_the_part_of_a_gpu_that_they_will_get():
     assert unsaid[0].seconds >= whole[0].seconds and {phase.gpus for phase in whole} == {1}
     probe, asked = EvaluateConfig(method="fewshot", shots=(5,)), EvaluateResources(batch_images=8)
     assert {phase.gpus for phase in estimate_evaluation(probe, asked, tuned, known).costs.phases} == {0.125}
+
+
+def test_a_trial_that_its_gpu_does_not_hold_is_told_with_what_it_does():
+    large = B16.model_copy(update={"image_px": 384})
+    known, data = Known(gpus=8, gpu_flops=4e14, gpu_bytes=16e9), given(model=large)
+
+    def said(**resources):
+        notes = estimate(config(image_px=384), FinetuneResources(**resources), data, known).notes
+        return next((note for note in notes if "part of a GPU has" in note), "")
+
+    (fits,) = re.findall(
+        r"a task needs [0-9.]+ GB, and its part of a GPU has 16: try micro_batch (\d+)$", said(micro_batch=100)
+    )
+    assert said(micro_batch=int(fits)) == "" != said(micro_batch=2 * int(fits))
+    assert said(micro_batch=1, gpus_per_task=0.01).endswith("has 0.16: take a larger part of one")
+    probe = EvaluateConfig(method="fewshot", shots=(5,))
+    looks = estimate_evaluation(probe, EvaluateResources(batch_images=8192, gpus_per_task=0.125), data, known).notes
+    assert any("its part of a GPU has 2: try batch_images " in note for note in looks)
+    assert not any("part of a GPU" in one for one in estimate_evaluation(probe, EvaluateResources(), data, known).notes)
 
 
 def test_images_are_made_on_the_cores_that_there_are():
