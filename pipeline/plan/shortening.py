@@ -73,8 +73,11 @@ class Shortening:
                     return f"{one.node} then takes {hours:.4g} hours"
                 self._gpus = gpus
                 return f"take {gpus:,} GPUs for {at_once} tasks of {one.node} at once, {hours:.4g} hours"
-        hours = sum(phase.seconds for phase in phases) / 3600
-        return f"shorten {one.node}: with all tasks of a phase at once it takes {hours:.3g} hours"
+        hours, part = sum(phase.seconds for phase in phases) / 3600, phases[0].gpus
+        so = f", each on {part:g} of a GPU: a larger part (resources.gpus_per_task) may take less" if part < 1 else ""
+        if one.estimate.costs and one.estimate.costs.binds == "images":
+            so = ", bound by images: more cores for each (resources.cpus_per_task) may take less"
+        return f"shorten {one.node}: with all tasks of a phase at once it takes {hours:.3g} hours{so}"
 
     def _quicker(self, longest: Sequence[Planned]) -> list[str]:
         """Where no node is too long: workers of the longest gang with which all of it is short enough."""

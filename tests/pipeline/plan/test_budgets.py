@@ -1,6 +1,7 @@
 """Which nodes a budget of hours names, and what it says would help each."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -58,6 +59,27 @@ def test_a_fan_out_alone_is_helped_by_gpus() -> None:
     made = Plan({"net": node("net", 3, GANG), "tune": node("tune", 10, TASKS)})
     with pytest.raises(UsageError, match="Take 4 GPUs for 4 tasks of tune at once, 5 hours; the whole graph then"):
         Spending(hours=9).check(made, None, 2, workers, schedule)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "binds", "words"),
+    [
+        (
+            0.25,
+            "compute",
+            "hours, each on 0.25 of a GPU: a larger part (resources.gpus_per_task) may take less; the whole",
+        ),
+        (0.25, "images", "5 hours, bound by images: more cores for each (resources.cpus_per_task) may take less; the"),
+    ],
+)
+def test_what_gives_each_task_more_is_not_denied(gpus: float, binds: str, words: str) -> None:
+    tune = node("tune", 5, TASKS.model_copy(update={"gpus": gpus}))
+    assert tune.estimate.costs
+    costs = tune.estimate.costs.model_copy(update={"binds": binds})
+    tune = replace(tune, estimate=tune.estimate.model_copy(update={"costs": costs}))
+    with pytest.raises(UsageError) as error:
+        Spending(hours=4).check(Plan({"net": node("net", 3, GANG), "tune": tune}), None, 2, workers, schedule)
+    assert words in str(error.value)
 
 
 @pytest.mark.parametrize(
