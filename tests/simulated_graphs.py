@@ -160,8 +160,7 @@ class Strict(OneQueue):
 
     def _hand_on(self):
         for place in sorted(self._waiting):
-            ticket = self._waiting[place]
-            if not self.there.has_room(ticket.shape) or not self._goes(ticket, self.clock(), []):
+            if not self.there.has_room(self._waiting[place].shape) or not self._goes(place, self.clock(), []):
                 return
 
 
