@@ -194,12 +194,12 @@ def keeping_room(graph, machines, told, seed, error=0.0):
                 believed.pop(ticket.node, None)
             super().join(tickets)
 
-        def _goes(self, ticket, now, reserved):
-            kept = []
+        def _goes(self, place, now, reserved):
+            ticket, kept = self._waiting[place], []
             if not ticket.is_gang and self._out:
                 coming = ((id, at) for id, at in believed.items() if at > now and ticket.node not in above[id])
                 kept = [self._kept(id, at, now) for id, at in coming]
-            return super()._goes(ticket, now, [*reserved, *filter(None, kept)])
+            return super()._goes(place, now, [*reserved, *filter(None, kept)])
 
         def _kept(self, id, at, now):
             shape = graph[id].shape
