@@ -1,12 +1,13 @@
 """Many independent Ray tasks: results as they end, machines may be lost, one failure stops no other."""
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
-from ray import ObjectRef
+from ray import ObjectRef, cloudpickle
 from ray.exceptions import (
     NodeDiedError,
     ObjectLostError,
@@ -61,6 +62,7 @@ def fan(
     tickets = [Ticket(item, bundle, seconds(item), inbox.put, node=job.node) for item in items]
     running: dict[ObjectRef, Ticket[Item]] = {}
     left, remote = len(tickets), ray.remote(_run)
+    work = cloudpickle.dumps((fn, job))  # once: of a small task it would be a tenth of the driver's time
     with _queued(queue, tickets, running):
         wait.tell("missing")
         while left:
@@ -71,7 +73,7 @@ def fan(
                 room.check()
             elif isinstance(message, Ticket):
                 options = _options(message, queue, f"{job.node}/{label(message.item)}")
-                reference = remote.options(**options).remote(fn, job, message.item, wait.over())
+                reference = remote.options(**options).remote(work, message.item, wait.over())
                 running[reference] = message
                 reference.future().add_done_callback(lambda _, ended=reference: inbox.put(ended))
             else:
@@ -121,8 +123,9 @@ def _options(ticket: AnyTicket, queue: OneQueue, name: str) -> dict[str, object]
     return options
 
 
-def _run(fn: Callable[[Item], Result], job: Job, item: Item, is_awaited: bool = False) -> Result:
-    """Run one task, in a worker's process; `is_awaited` is the first after its node has waited."""
+def _run(work: bytes, item: Item, is_awaited: bool = False) -> Any:
+    """Run one task, in a worker's process, by its function and job; `is_awaited` is the first after a wait."""
+    fn, job = pickle.loads(work)
     on_worker.prepare(job)
     if is_awaited and job.progress:
         job.progress.begun()
