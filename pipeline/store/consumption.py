@@ -1,4 +1,4 @@
-"""What committed nodes took: cores and GPUs times hours, as long as tasks and ranks held them. Knows no store.
+"""What committed nodes took: cores and GPUs times hours, as long as tasks and ranks held them.
 
 Node records say it since they count it; of an earlier one it is what the node had asked for, times its seconds.
 """

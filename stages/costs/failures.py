@@ -9,6 +9,8 @@ HOPELESS, MONTH_S = 100, 30 * 86_400.0
 """A training that takes so many times what its steps take, and a month, never comes to its end: as `goodput` has it."""
 _LARGEST = 700.0
 """Exponents beyond which a float is infinite."""
+_MANY = 2_000
+"""Failures that are not counted one by one."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ class Saving:
 
 
 def _more_than(count: int, mean: float) -> float:
-    """Probability of more than so many events, where so many are expected."""
+    """Probability of more than so many events, where so many are expected; of many, by the normal distribution."""
+    if mean > _MANY or count > 10 * _MANY:
+        return 0.5 * math.erfc((count + 0.5 - mean) / math.sqrt(2 * mean)) if mean else 0.0
     logs = (number * math.log(mean) - mean - math.lgamma(number + 1) for number in range(count + 1))
     return 1.0 - math.fsum(map(math.exp, logs)) if mean else 0.0
 
