@@ -42,6 +42,7 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
     flops = images * 2 * forward_macs(model)
     tasks = _tasks(config, resources, model, data, known, flops, parts)
     features_bytes = 4 * sum(parts[:2]) * model.feature_width
+    notes = known.no_speed(config.precision), known.idle_gpus(resources), _room(config, resources, model, known)
     return Estimate(
         images=images,
         flops=flops,
@@ -50,12 +51,7 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
         hours=tasks.seconds / 3600 if tasks else None,
         costs=tasks_costs(tasks, known.cluster) if tasks else None,
         unmatched=unmatched,
-        notes=tuple(
-            filter(
-                None,
-                (known.no_speed(config.precision), known.idle_gpus(resources), _room(config, resources, model, known)),
-            )
-        ),
+        notes=tuple(filter(None, notes)),
     )
 
 

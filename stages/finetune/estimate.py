@@ -59,7 +59,7 @@ def estimate(config: FinetuneConfig, resources: FinetuneResources, inputs: Given
         notes=(
             f"{sweep} trials choose the rate, {final} are tested",
             *filter(None, (assumed, known.no_speed(config.precision), known.idle_gpus(resources))),
-            *filter(None, [_room(config, resources, model, known)]),
+            *filter(None, (_room(config, resources, model, known),)),
             *_doubts(config, resources, work, warmup),
         ),
     )

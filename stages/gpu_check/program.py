@@ -74,12 +74,10 @@ def check(options: Options, say: Callable[[str], None]) -> CheckReport:
     device = options.device or _device()
     shrunk = not device.startswith("cuda")
     wanted = options.sections or tuple(section.name for section in SECTIONS)
-    coming = [
-        Told(
-            one.name, one.title, one.proves, *(("left out", "not begun") if one.name in wanted else ("not asked for",))
-        )
-        for one in SECTIONS
-    ]
+    coming = [Told(one.name, one.title, one.proves, why="not begun") for one in SECTIONS]
+    for told in coming:
+        if told.name not in wanted:
+            told.state, told.why = "not asked for", ""
     report = CheckReport(options.out, shrunk, coming)
     if shrunk:
         say(NO_GPU)

@@ -4,6 +4,7 @@ Knows no data, no schedule and no store. One step is the same mean over the glob
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -161,6 +162,8 @@ def forget_gang() -> None:
 
     That one rounds otherwise than torch's, and its `functional.linear` would stay in whatever runs here next.
     """
+    if "deepspeed" not in sys.modules:
+        return
     from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses as Patches
     from deepspeed.utils import groups
 
