@@ -1,7 +1,7 @@
 """What a stage tells a plan: what a node will cost, and what may be assumed of the machine. Looks at neither."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field, field_serializer
@@ -211,16 +211,18 @@ class Known(Settings):
             return ""
         return f"gpus_per_task {held:g}: a task computes on one GPU, the others that it holds do nothing"
 
-    def too_large(self, resources: TaskResources, images: str, needed: Mapping[int, float]) -> str:
+    def too_large(self, resources: TaskResources, images: str, needed: Iterable[tuple[int, float]]) -> str:
         """Say that a task needs more memory than its part of a GPU has; empty where it does not.
 
-        `needed` has the bytes by the number of `images` that a pass has: those that are asked for first, then fewer.
+        `needed` has the number of `images` that a pass has, and the bytes: of what is asked for first, then of fewer,
+        which are only looked at where that is too much.
         """
         part = min(1.0, self.task_gpus(resources))
-        has, asked = part * self.gpu_bytes, next(iter(needed.values()))
+        sizes, has = iter(needed), part * self.gpu_bytes
+        _, asked = next(sizes)
         if not part or asked <= has:
             return ""
-        enough = next((count for count, bytes_ in needed.items() if bytes_ <= has), None)
+        enough = next((count for count, bytes_ in sizes if bytes_ <= has), None)
         do = f"try {images} {enough}" if enough else "take a larger part of one" if part < 1 else "take a larger GPU"
         return f"a task needs {asked / 1e9:.3g} GB, and its part of a GPU has {has / 1e9:.3g}: {do}"
 

@@ -154,7 +154,12 @@ def in_brief(error: ValidationError) -> str:
 
 def micro_batch_of(batch_images: int, asked: int | None) -> int:
     """Images of one pass: as asked, or the largest divisor of the batch up to 64."""
-    return asked or max(size for size in range(1, 65) if batch_images % size == 0)
+    return asked or passes_of(batch_images, 64)[0]
+
+
+def passes_of(batch_images: int, most: int) -> list[int]:
+    """List the numbers of images, up to `most`, of which whole passes make a batch: the largest first."""
+    return [size for size in range(min(most, batch_images), 0, -1) if batch_images % size == 0]
 
 
 PositiveDuration = Annotated[Duration, AfterValidator(_some)]

@@ -99,7 +99,7 @@ def _too_many_cores(costs: Costs, unit: str) -> str:
     """What no machine can do is no advice: it says how far they are from it."""
     each, whole, room, there = (costs.needed[name] for name in _OF_CORES)
     found = f"images would need {counted(each, 'core')} a {unit}, and machines of {whole:.0f}"
-    such = f"{room:.0f} such {unit}{'s' if room > 1 else ''}"
+    such = counted(room, f"such {unit}")
     found += f"; one of these holds {such}, its other GPUs would idle" if room >= 1 else "; these hold none of so many"
     if there > costs.cores_per_worker:
         found += f"; {counted(there, 'core')} a {unit} (resources.cpus_per_{unit}: {there:.0f}) are what it has for all"

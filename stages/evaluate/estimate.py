@@ -97,8 +97,10 @@ def _extracted(config: EvaluateConfig, splits: Mapping[str, int], classes: int) 
 
 
 def _room(config: EvaluateConfig, resources: EvaluateResources, model: ModelSettings, known: Known) -> str:
-    counts = [resources.batch_images >> half for half in range(resources.batch_images.bit_length())]
-    sizes = {count: task_bytes(config, resources.model_copy(update={"batch_images": count}), model) for count in counts}
+    counts = (resources.batch_images >> half for half in range(resources.batch_images.bit_length()))
+    sizes = (
+        (count, task_bytes(config, resources.model_copy(update={"batch_images": count}), model)) for count in counts
+    )
     return known.too_large(resources, "batch_images", sizes)
 
 

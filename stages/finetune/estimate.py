@@ -13,7 +13,7 @@ from vitpipe.stages.finetune.protocol import final_trials, sweep_trials
 from vitpipe.stages.images.image_costs import image_work
 from vitpipe.stages.images.manifest import known_names
 from vitpipe.stages.model_settings import ModelSettings
-from vitpipe.stages.settings import Duration, micro_batch_of
+from vitpipe.stages.settings import Duration, micro_batch_of, passes_of
 from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
 from vitpipe.stages.training.doubts import Training, doubts
 from vitpipe.stages.training.optim.kinds import rule_of
@@ -143,8 +143,10 @@ def with_gpus(
 
 def _room(config: FinetuneConfig, resources: FinetuneResources, model: ModelSettings, known: Known) -> str:
     asked = micro_batch_of(config.batch_images, resources.micro_batch)
-    counts = [count for count in range(asked, 0, -1) if config.batch_images % count == 0]
-    sizes = {one: memory_bytes(config, resources.model_copy(update={"micro_batch": one}), model) for one in counts}
+    sizes = (
+        (count, float(memory_bytes(config, resources.model_copy(update={"micro_batch": count}), model)))
+        for count in passes_of(config.batch_images, asked)
+    )
     return known.too_large(resources, "micro_batch", sizes)
 
 

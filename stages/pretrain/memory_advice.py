@@ -6,7 +6,7 @@ from typing import Any
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
 from vitpipe.stages.pretrain.memory import terms
-from vitpipe.stages.settings import micro_batch_of
+from vitpipe.stages.settings import micro_batch_of, passes_of
 from vitpipe.stages.training.objective_costs import num_trained, recomputed_flops, train_flops
 
 Change = Mapping[str, Any]
@@ -60,7 +60,7 @@ class MemoryAdvice:
         """What can be turned down, and how far, from what costs nothing to what costs most."""
         config, resources = self._config, self._resources
         micro, ranks = micro_batch_of(config.batch_images, resources.micro_batch), resources.least_workers
-        smaller = [one for one in range(micro // 2, 0, -1) if config.batch_images % one == 0]
+        smaller = passes_of(config.batch_images, micro // 2)
         more = [ranks * 2**power for power in range(1, 11) if ranks * 2**power <= config.batch_images // micro]
         found: list[list[Change]] = [
             [{"micro_batch": one} for one in smaller],

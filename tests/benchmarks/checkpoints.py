@@ -28,7 +28,7 @@ from vitpipe.stages.training.checkpoint.checkpoints import Checkpoints
 from vitpipe.stages.training.checkpoint.committed_steps import Keep
 from vitpipe.stages.training.checkpoint.snapshot import Snapshot
 from vitpipe.stages.training.config import ObjectiveSettings
-from vitpipe.stages.training.engine import Engine, EngineSettings, deepspeed_config
+from vitpipe.stages.training.engine import Engine, EngineSettings, deepspeed_config, forget_gang
 from vitpipe.stages.training.loop import LoopPlan, train
 from vitpipe.stages.training.measure.metrics_log import MetricsLog, fields_of, line
 from vitpipe.stages.training.measure.step_metrics import StepMetrics
@@ -113,9 +113,8 @@ def _ours(variant: str, folder: Path, rank: Rank, batch: Batch) -> Iterator[Step
 
 def _deepspeed(variant: str, rank: Rank, batch: Batch) -> Callable[[], None]:
     import deepspeed  # on a rank only
-    from deepspeed.utils import groups
 
-    groups._release_process_group_references()  # of the other benchmark's gang
+    forget_gang()  # the other benchmark's
     vit = _model(variant)
     settings = EngineSettings(1, "fp32", OPTIMIZER.clip_norm, 224)
     config = deepspeed_config(settings, DataParallelSampler(BATCH, BATCH), torch.device("cpu"))
