@@ -59,6 +59,8 @@ class Rank:
     """Called with every step, so that two crashes at one step are known to be the same. Cheap."""
     threads: int = 1
     """CPU cores that are its own."""
+    since: float = 0.0
+    """Unix time, by the driver's clock, since when this start of the gang has its machines; 0 where nobody waited."""
 
 
 class Stop(Protocol):

@@ -64,14 +64,14 @@ class Costs(Settings):
 def tasks_costs(tasks: Tasks, cluster: ClusterFacts) -> Costs:
     """What binds the tasks of a fan-out, for a plan; seconds are those of one task."""
     needed: dict[str, float] = {}
-    if tasks.gpus_each and tasks.images_s > tasks.compute_s:
+    if tasks.gpus_each and 0 < tasks.compute_s < tasks.images_s:
         each = math.ceil(tasks.images_s * tasks.cores_each / tasks.compute_s)
         needed = cluster.cores_needed(each, tasks.at_once, tasks.gpus_each)
     return Costs(
         binds=tasks.binds,
         step_seconds={"compute": tasks.compute_s / tasks.count, "images": tasks.images_s / tasks.count},
         images_per_s=tasks.images / tasks.seconds,
-        compute_images_per_s=tasks.images / tasks.compute_seconds,
+        compute_images_per_s=tasks.images / (tasks.compute_seconds if tasks.compute_s else tasks.seconds),
         machines=1,
         workers=tasks.at_once,
         cores_per_worker=max(1, int(tasks.cores_each)),

@@ -43,6 +43,8 @@ class Seat:
     """`cuda:0` or `cpu`."""
     timeout_s: int
     """A collective that takes longer fails on every rank, whoever made its group: a hung peer is found."""
+    since: float = 0.0
+    """Unix time at which the gang's machines were its own."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Size:
         return str(self.most) if self.least == self.most else f"{self.least} to {self.most}"
 
 
-def seats(places: Sequence[RankProcess], size: Size, restart: int, timeout_s: int) -> list[Seat]:
+def seats(places: Sequence[RankProcess], size: Size, restart: int, timeout_s: int, since: float = 0.0) -> list[Seat]:
     """Seat the ranks, numbered as their places are: those of one machine share its GPUs, as with torchrun."""
     nodes = list(dict.fromkeys(place.node for place in places))
     beside = {node: [rank for rank, place in enumerate(places) if place.node == node] for node in nodes}
@@ -48,6 +48,7 @@ def seats(places: Sequence[RankProcess], size: Size, restart: int, timeout_s: in
                 gpus=all_gpus,
                 device=_device(size, place, local, all_gpus),
                 timeout_s=timeout_s,
+                since=since,
             )
         )
     return found

@@ -49,6 +49,8 @@ class GangWatch:
     hang_timeout_s: int
     look: Callable[[], News]
     """What ranks that have met should hear; asked often. Raises once they cannot go on."""
+    since: float = field(default_factory=time.time)
+    """Unix time at which its machines were its own."""
     _beats: dict[int, Beat] = field(default_factory=dict)
     _failures: dict[int, Failure] = field(default_factory=dict)
     _open: dict[ObjectRef, tuple[int, Asked, float]] = field(default_factory=dict)
@@ -80,7 +82,7 @@ class GangWatch:
 
     def _begin(self) -> None:
         places = [self.ranks.places[rank] for rank in range(len(self.ranks.actors))]
-        for seat in seats(places, self.size, self.restart, self.hang_timeout_s):
+        for seat in seats(places, self.size, self.restart, self.hang_timeout_s, self.since):
             self._ask(seat.rank, "begin", self.ranks.actors[seat.rank].begin.remote(seat, self.ranks.work))
             self._due[seat.rank] = self._now
         self._begun = self._now

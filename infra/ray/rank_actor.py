@@ -117,6 +117,7 @@ class RankActor:
             notice=lambda: self._news.notice,
             reached=on_worker.reached,
             threads=seat.threads,
+            since=seat.since,
         )
 
 

@@ -1,6 +1,7 @@
 """What an evaluation will cost: forward passes over the scored split and the drawn images. No torch."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
@@ -19,8 +20,36 @@ from vitpipe.stages.tasks import check_data, check_labelled, planned_splits
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_blocks, num_parameters
 
 
+@dataclass(frozen=True)
+class _Looks:
+    """What is looked at to get features, or an own head's answers."""
+
+    parts: tuple[int, ...]
+    """Images of each extraction, one after the other."""
+    image_px: int
+    model: ModelSettings | None
+    """None where the pixels themselves are the features."""
+
+    @property
+    def images(self) -> int:
+        return sum(self.parts)
+
+    @property
+    def flops(self) -> float:
+        return self.images * 2 * forward_macs(self.model) if self.model else 0.0
+
+    @property
+    def features_bytes(self) -> int:
+        """Of one model's features, in fp32."""
+        return 4 * sum(self.parts[:2]) * (self.model.feature_width if self.model else 3 * self.image_px**2)
+
+    def launches(self, batch_images: int, precision: str) -> float:
+        """Operations that a GPU is asked for."""
+        return launches_of_looks(self.images, batch_images, num_blocks(self.model), precision) if self.model else 0.0
+
+
 def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given, known: Known) -> Estimate:
-    """Unknown until data and model are; raw pixels need no model. UsageError when the method needs a missing head."""
+    """Unknown until data and model are; raw pixels need a size. UsageError when the method needs a missing head."""
     data = inputs["data"][0]
     assert isinstance(data, ShardSet | Estimate)
     splits, classes = planned_splits(data), data.num_classes
@@ -35,19 +64,20 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
     if splits is None or classes is None:
         return Estimate(notes=("sizes follow from the data, once it is ingested",), unmatched=unmatched)
     parts = _extracted(config, splits, classes)
-    images = sum(parts)
-    if model is None or config.features == "raw_pixels":
-        return Estimate(images=images, bytes=4096, unmatched=unmatched)
+    raw = config.features == "raw_pixels"
+    image_px = config.image_px if raw and config.image_px else model.image_px if model else None
+    if image_px is None:
+        return Estimate(images=sum(parts), bytes=4096, unmatched=unmatched)
     resources = with_gpus(config, resources, model, splits, classes, known.gpus)
-    flops = images * 2 * forward_macs(model)
-    tasks = _tasks(config, resources, model, data, known, flops, parts)
-    features_bytes = 4 * sum(parts[:2]) * model.feature_width
-    notes = known.no_speed(config.precision), known.idle_gpus(resources), _room(config, resources, model, known)
+    looks = _Looks(parts, image_px, None if raw else model)
+    tasks = _tasks(looks, config, resources, data, known)
+    no_speed = known.no_speed(config.precision) if looks.model else ""
+    notes = no_speed, known.idle_gpus(resources), _room(config, resources, model, known)
     return Estimate(
-        images=images,
-        flops=flops,
+        images=looks.images,
+        flops=looks.flops,
         bytes=4096,
-        memory_bytes=int(task_bytes(config, resources, model)) + features_bytes,
+        memory_bytes=int(task_bytes(config, resources, model)) + looks.features_bytes,
         hours=tasks.seconds / 3600 if tasks else None,
         costs=tasks_costs(tasks, known.cluster) if tasks else None,
         unmatched=unmatched,
@@ -56,34 +86,30 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
 
 
 def _tasks(
-    config: EvaluateConfig,
-    resources: EvaluateResources,
-    model: ModelSettings,
-    data: ShardSet | Estimate,
-    known: Known,
-    flops: float,
-    parts: tuple[int, ...],
+    looks: _Looks, config: EvaluateConfig, resources: EvaluateResources, data: ShardSet | Estimate, known: Known
 ) -> Tasks | None:
     """All extractions, one after the other, each in its tasks; None where nobody knows a GPU's speed."""
     gpus, asked = known.task_gpus(resources), resources.cpus_per_task
     cores = asked * (1.0 if gpus else known.part_of_cores(asked))
-    images = sum(parts)
-    launches = launches_of_looks(images, resources.batch_images, num_blocks(model), config.precision)
-    speed = known.gpu_speed(str(model.variant), config.precision)
-    if gpus and speed is None:
+    model, images = looks.model, looks.images
+    speed: float | None = 1.0  # of no model
+    if model is not None:
+        of_a_gpu = known.gpu_speed(str(model.variant), config.precision)
+        speed = of_a_gpu if gpus else known.core_speed(model.feature_width) * cores
+    if speed is None:
         return None
     return Tasks(
-        flops=flops,
+        flops=looks.flops,
         images=images,
-        image=image_work(AugmentSettings(crop="none", flip=False), data, model.image_px),
-        shares=tuple((-(-part // PART_IMAGES), part / images) for part in parts if part) or ((1, 1.0),),
+        image=image_work(AugmentSettings(crop="none", flip=False), data, looks.image_px),
+        shares=tuple((-(-part // PART_IMAGES), part / images) for part in looks.parts if part) or ((1, 1.0),),
         room=known.room(asked, gpus),
         gpus_each=gpus,
         cores_each=cores,
         cores_asked=asked,
-        speed=speed * min(1.0, gpus) if gpus and speed else known.core_speed(model.feature_width) * cores,
+        speed=speed * min(1.0, gpus) if gpus else speed,
         start_s=known.cluster.task_start_s,
-        launches_s=known.launch_s(launches),
+        launches_s=known.launch_s(looks.launches(resources.batch_images, config.precision)),
     )
 
 

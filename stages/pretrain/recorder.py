@@ -33,7 +33,7 @@ class Recorder:
 
     def __init__(self, job: PretrainJob, rank: Rank, engine: Engine, scratch: Path, keys: Keys) -> None:
         """The clock of this start begins with the driver's, or when the gang was started again, now."""
-        self._start = job.begun if rank.restart == 0 else time.time()
+        self._start, self._since = job.begun if rank.restart == 0 else time.time(), rank.since
         account = Account(job.begun)
         account.spend("restarts", max(0.0, self._start - job.begun))  # two machines' clocks may differ
         self._job, self._first = job, rank.rank == 0
@@ -60,7 +60,7 @@ class Recorder:
 
     def ready(self) -> None:
         """Training begins now."""
-        self._notes.account.spend("startup", max(0.0, time.time() - self._start))
+        self._notes.account.begins(self._start, self._since, time.time())
         if self._missing:
             self._measure(*self._missing)
 

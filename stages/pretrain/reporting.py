@@ -29,6 +29,7 @@ NAMED_KEYS = 8
 """Keys of images that an event names."""
 _COUNTED: dict[Cause, str] = {
     "productive": "productive_seconds_total",
+    "queue": "queue_wait_seconds_total",
     "startup": "startup_seconds_total",
     "checkpoint": "checkpoint_stall_seconds_total",
     "evaluation": "evaluation_seconds_total",

@@ -20,6 +20,7 @@ CURVES = (
 """Field of metrics.jsonl, title, whether it is noisy."""
 WORDS = {
     "productive": "steps that updated weights, less waits for data", "startup": "from each start to its first step",
+    "queue": "waiting for machines, while other work had them",
     "data_wait": "waiting for data", "checkpoint": "standing still for checkpoints",
     "evaluation": "measuring the model", "skipped": "steps left out, their loss or gradient not finite",
     "restarts": "from a checkpoint to the restart that went on from it", "other": "writing curves, asking the store",

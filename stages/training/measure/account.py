@@ -7,11 +7,12 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal, Self, get_args
 
-Cause = Literal["productive", "startup", "data_wait", "checkpoint", "evaluation", "skipped", "restarts"]
+Cause = Literal["productive", "queue", "startup", "data_wait", "checkpoint", "evaluation", "skipped", "restarts"]
 CAUSES: tuple[Cause, ...] = get_args(Cause)
-"""productive: steps less what they waited for data; startup: from the driver's or the gang's start to the first step;
-checkpoint: training stood still for one; skipped: steps without an update; restarts: from the newest checkpoint to the
-next start, rolled-back steps and time without machines."""
+"""productive: steps less what they waited for data; queue: from the driver's start until the machines were its own;
+startup: from then, or the gang's restart, to the first step; checkpoint: training stood still for one; skipped: steps
+without an update; restarts: from the newest checkpoint to the next start, rolled-back steps and time without
+machines."""
 
 
 @dataclass
@@ -29,6 +30,13 @@ class Account:
     def spend(self, cause: Cause, seconds: float) -> None:
         """Add time to a cause."""
         self.seconds[cause] += seconds
+
+    def begins(self, start: float, since: float, now: float) -> None:
+        """Take in the time from a start until the first step, of which the machines were its own `since` then."""
+        passed = max(0.0, now - start)
+        queued = min(passed, max(0.0, since - start))
+        self.spend("queue", queued)
+        self.spend("startup", passed - queued)
 
     def step(self, seconds: float, data_wait_seconds: float, skipped: bool) -> None:
         """Take a finished step in."""

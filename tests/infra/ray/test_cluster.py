@@ -235,7 +235,7 @@ def one_refuses(error, folder, rank):
 
 
 def mark_gang(folder, rank):
-    Path(folder, "gang").touch()
+    Path(folder, "gang").write_text(str(rank.since))
 
 
 def stop_unevenly(folder, rank):
@@ -280,8 +280,10 @@ def test_no_task_begins_while_a_gang_waits_for_its_machines(ray_session, tmp_pat
         ranks = pool.submit(ray_session.named("first").gang, partial(mark_gang, str(tmp_path)), resources=both)
         while len(ray_session.queue._waiting) < 5:
             time.sleep(0.05)
+        waited_until = time.time()
         Path(tmp_path, "waits").touch()
         ranks.result()
+        assert waited_until <= float(Path(tmp_path, "gang").read_text()) <= time.time()
         assert tasks.result() == {item: item >= 2 for item in range(6)}
 
 

@@ -14,6 +14,8 @@ from vitpipe.stages.evaluate.config import EvaluateConfig, EvaluateResources
 from vitpipe.stages.evaluate.estimate import estimate as estimate_evaluation
 from vitpipe.stages.finetune.config import FinetuneConfig, FinetuneResources
 from vitpipe.stages.finetune.estimate import estimate, memory_bytes, trial_work, with_gpus
+from vitpipe.stages.images.config import AugmentSettings
+from vitpipe.stages.images.image_costs import image_work
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.vit.flops import activation_bytes, forward_macs, num_parameters, train_flops_per_image
 
@@ -101,6 +103,26 @@ def test_no_evaluation_is_shorter_than_its_launches():
     assert sum(phase.held_seconds for phase in found.costs.phases) == pytest.approx(
         found.images * (12 * 20 + 12) * 5e-6 + 2 * known.cluster.task_start_s
     )
+
+
+UNKNOWN_SPEED = gpu_kinds()["H100"].model_copy(update={"peak_flops_fp32": None})
+
+
+@pytest.mark.parametrize("known", [Known(cores=2), Known(gpus=4, gpu_flops=1e14), Known(gpus=4, gpu=UNKNOWN_SPEED)])
+def test_raw_pixels_take_the_time_of_their_images_alone(known):
+    """They need no model, and no GPU's speed; their size is asked for, or that of the weights beside them."""
+    probe = EvaluateConfig(method="fewshot", features="raw_pixels", shots=(5,), image_px=32)
+    found = estimate_evaluation(probe, EvaluateResources(), {"data": [DATA]}, known)
+    assert found.flops == 0 and found.costs.step_seconds["compute"] == 0 and not found.costs.needed
+    work = image_work(AugmentSettings(crop="none", flip=False), DATA, 32).milliseconds() / 1000
+    held = sum(phase.held_seconds for phase in found.costs.phases)
+    assert held == pytest.approx(found.images * work + 2 * known.cluster.task_start_s)
+    assert found.memory_bytes == found.images * 4 * 3 * 32 * 32 and not found.notes
+    assert found.hours == pytest.approx(sum(phase.seconds for phase in found.costs.phases) / 3600)
+    beside = probe.model_copy(update={"image_px": None})
+    large = estimate_evaluation(beside, EvaluateResources(), given(), known)
+    assert large.memory_bytes == found.memory_bytes * 49 and large.hours > found.hours
+    assert estimate_evaluation(beside, EvaluateResources(), {"data": [DATA]}, known).hours is None
 
 
 def test_fewer_images_and_one_rate_cost_less():

@@ -231,7 +231,7 @@ def test_the_record_says_where_the_time_went(tmp_path: Path, shards: ShardSet) -
     ctx = context(tmp_path)
     made = pretrain(recipe(**EVERY), ctx, shards)
     named = {name: value for name, value in made.metrics.items() if name.startswith("seconds_")}
-    assert set(named) == {f"seconds_{cause}" for cause in ("productive", "startup", "data_wait", "checkpoint",
+    assert set(named) == {f"seconds_{cause}" for cause in ("productive", "queue", "startup", "data_wait", "checkpoint",
                                                            "evaluation", "skipped", "restarts", "other")}  # fmt: skip
     assert all(value >= 0 for value in named.values())
     assert made.metrics["goodput"] == pytest.approx(named["seconds_productive"] / sum(named.values()), rel=0.01)

@@ -21,10 +21,18 @@ def test_every_second_has_a_cause() -> None:
     account.spend("checkpoint", 3)
     totals = account.totals(now=100 + 10 + 45 + 3 + 2)
     assert totals == {
-        "goodput": pytest.approx(32 / 60), "seconds_productive": 32, "seconds_startup": 10, "seconds_data_wait": 8,
-        "seconds_checkpoint": 3, "seconds_evaluation": 0, "seconds_skipped": 5, "seconds_restarts": 0,
-        "seconds_other": 2,
+        "goodput": pytest.approx(32 / 60), "seconds_productive": 32, "seconds_queue": 0, "seconds_startup": 10,
+        "seconds_data_wait": 8, "seconds_checkpoint": 3, "seconds_evaluation": 0, "seconds_skipped": 5,
+        "seconds_restarts": 0, "seconds_other": 2,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("since", "queue"), [(0, 0), (90, 0), (130, 30), (170, 60)])
+def test_waiting_for_machines_is_no_start_up(since: float, queue: float) -> None:
+    """Whatever another machine's clock says, both together are the time that passed."""
+    account = Account(began=100.0)
+    account.begins(start=100.0, since=since, now=160.0)
+    assert (account.seconds["queue"], account.seconds["startup"]) == (queue, 60 - queue)
 
 
 def test_what_lies_between_a_checkpoint_and_the_next_start_is_lost() -> None:
