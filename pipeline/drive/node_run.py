@@ -18,6 +18,7 @@ from vitpipe.infra.storage.store import Store
 from vitpipe.pipeline.drive import adopting
 from vitpipe.pipeline.drive.cluster_events import ClusterEvents
 from vitpipe.pipeline.drive.driver import Driver
+from vitpipe.pipeline.drive.held_teller import telling_held
 from vitpipe.pipeline.drive.node_log import PATH, node_log
 from vitpipe.pipeline.drive.provenance import code_version, package_versions
 from vitpipe.pipeline.drive.shared_pieces import SharedPieces
@@ -26,7 +27,7 @@ from vitpipe.pipeline.plan.planned import Planned
 from vitpipe.pipeline.spec.graph import Node
 from vitpipe.pipeline.spec.text.written import located
 from vitpipe.pipeline.store.attempts import COMMITTED, ERROR, Refs, earlier, header, list_attempts
-from vitpipe.pipeline.store.consumption import held_metrics, seconds_before
+from vitpipe.pipeline.store.held import held_before, held_seconds
 from vitpipe.pipeline.store.records import Committed, commit, read_committed
 from vitpipe.pipeline.store.results import ResultPlace, announce, are_equal, taken_by
 from vitpipe.stages.artifacts import Artifact, File
@@ -88,7 +89,7 @@ class NodeRun:
         shutil.rmtree(scratch, ignore_errors=True)  # what killed drivers left: we are the only one that holds the run
         tell_dropped = partial(self.driver.emit, self.node.id, "log_dropped")
         try:
-            with node_log(self.node.id, out, scratch / "log", tell_dropped):
+            with node_log(self.node.id, out, scratch / "log", tell_dropped), telling_held(out, self._held):
                 return self._logged(out)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -97,8 +98,7 @@ class NodeRun:
         adopt = earlier(list_attempts(self.store, self.node.stage.pieces), self.wanted.sha256, self.refs)
         lease = self.driver.lease
         facts = {"code": code_version(), "versions": package_versions(), "started": _now(), "holder": lease.holder.id}
-        before_s = seconds_before(self.store, adopt)
-        about = header(self.node, self.wanted.sha256, self.wanted.recipe, self.refs, before_s=before_s, **facts)
+        about = header(self.node, self.wanted.sha256, self.wanted.recipe, self.refs, **facts)
         return Out(self.store, self.attempt, lease.fence_for_tasks(), about, tuple(one.name for one in adopt))
 
     def _logged(self, out: Out) -> Committed:
@@ -196,7 +196,7 @@ class NodeRun:
             inputs=self.refs,
             output=artifact.facts(),
             files=artifact.files,
-            metrics={**artifact.metrics, **held_metrics(self.driver.clusters.held(self.node.id), seconds, out.header)},
+            metrics={**artifact.metrics, **held_seconds(self._held(), held_before(self.store, out.earlier))},
             estimate=self.planned.estimate.model_dump(mode="json", exclude_none=True),
             code=code_version(),
             versions=package_versions(),
@@ -204,6 +204,9 @@ class NodeRun:
             seconds=round(seconds, 3),
             attempt=out.attempt,
         )
+
+    def _held(self) -> Mapping[str, float]:
+        return self.driver.clusters.held(self.node.id)
 
     def _failure(self, error: BaseException) -> VitpipeError:
         """Turn what ended the node into one of our errors; LeaseLost when the run is no longer ours."""

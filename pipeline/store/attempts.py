@@ -41,8 +41,6 @@ class Attempt:
     committed: bool = False
     """Whether its mark says that a record was committed: its own, or an equal one that was quicker."""
     started: str = ""
-    before_s: float = 0.0
-    """Seconds of the attempts that it went on from."""
 
     def fits(self, fingerprint: str, inputs: Refs) -> bool:
         """Whether the attempt computed the result with this fingerprint from these inputs."""
@@ -156,7 +154,7 @@ def _read(node: Store, name: str, order: tuple[int, int], pieces: int) -> Attemp
             raise ValueError(why)
         inputs = {key: tuple(Origin(**ref) for ref in refs) for key, refs in fields["inputs"].items()}
         found = Attempt(name, *order, fields["fingerprint"], fields["recipe"], inputs, pieces)
-        return replace(found, started=str(fields.get("started", "")), before_s=float(fields.get("before_s", 0.0)))
+        return replace(found, started=str(fields.get("started", "")))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = str(error) if isinstance(error, ValueError) else repr(error)
         raise IntegrityError(f"read {node.uri}/{where}", f"it is damaged: {why}", _remedy(node, name)) from error

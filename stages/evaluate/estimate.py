@@ -71,8 +71,9 @@ def estimate(config: EvaluateConfig, resources: EvaluateResources, inputs: Given
     resources = with_gpus(config, resources, model, splits, classes, known.gpus)
     looks = _Looks(parts, image_px, None if raw else model)
     tasks = _tasks(looks, config, resources, data, known)
-    no_speed = known.no_speed(config.precision) if looks.model else ""
-    notes = no_speed, known.idle_gpus(resources), _room(config, resources, model, known)
+    notes = [known.idle_gpus(resources)]
+    if looks.model:
+        notes += [known.no_speed(config.precision), _room(config, resources, looks.model, known)]
     return Estimate(
         images=looks.images,
         flops=looks.flops,

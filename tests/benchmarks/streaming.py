@@ -99,17 +99,21 @@ def _save_as_deepspeed(root: Path, variant: str) -> None:
 
 
 def _save_rank(root: Path, variant: str, rank: Rank) -> None:
-    import torch
-
     from vitpipe.stages.training.engine import Engine, EngineSettings
+    from vitpipe.stages.training.optim.rules.sgd import Sgd
     from vitpipe.stages.training.sampler import DataParallelSampler
     from vitpipe.stages.vit.build import build_model
     from vitpipe.stages.vit.init import init_weights
 
     vit = build_model(ModelSettings(variant=variant, image_px=224, classes=3))
     init_weights(vit, seed=0)
-    sgd = torch.optim.SGD(vit.parameters(), lr=1e-3)
-    made = Engine(vit, sgd, EngineSettings(3, "bf16", None, 224), DataParallelSampler(1, 1), rank)
+    made = Engine(
+        vit,
+        Sgd(kind="sgd", momentum=0.0, peak_lr=1e-3),
+        EngineSettings(3, "bf16", None, 224),
+        DataParallelSampler(1, 1),
+        rank,
+    )
     made._engine.save_checkpoint(root / "deepspeed")
 
 

@@ -49,7 +49,7 @@ def noted(ledger: bool) -> float:
         ctx = make_context(folder, "backbone", PretrainResources())
         course = ResolvedRecipe(PretrainConfig.model_validate(RECIPE), PretrainResources(workers=RANKS), 1_281_167)
         shards = ShardSet(manifest_sha256="", num_classes=1000, splits={"train": 1_281_167})
-        job = PretrainJob(course, ModelSettings.model_validate(MODEL), shards, None, ctx.task)
+        job = PretrainJob(course, ModelSettings.model_validate(MODEL), (shards,), None, ctx.task)
         keys = [f"{number:09d}" for number in range(4096)]
         ranks = [{"rank": number, "host": "node", "pid": number} for number in range(RANKS)]
         reporter = Reporter(job, Rank(0, RANKS, 0, 8, 0, "cpu"), ranks, lambda positions: keys)

@@ -3,42 +3,60 @@
 Knows no store and no price of its own.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from vitpipe.infra.events import Event
 from vitpipe.pipeline.spec.graph import Graph
-from vitpipe.pipeline.store.consumption import Consumption, counts, spent
+from vitpipe.pipeline.store.consumption import Consumption, Work, at_least, counts, spent
+from vitpipe.pipeline.store.held import HELD, Seconds, Tried
 from vitpipe.pipeline.store.records import Committed
 
 BEGINS = ("started", "resumed", "adopted")
 ENDS = ("committed", "failed", "preempted")
 
 
+@dataclass(frozen=True)
+class Try:
+    """An attempt that committed nothing, or not yet."""
+
+    node: str
+    fence: int
+    seconds: float
+    runs: bool
+
+
 def so_far(
     graph: Graph,
     committed: Mapping[str, Committed],
-    events: Iterable[Event],
-    running: Iterable[str],
+    tries: Iterable[Try],
+    held: Mapping[Tried, Seconds],
     price: float | None,
 ) -> Consumption:
-    """Add up what nodes took, attempts that came to nothing and those that still run among them."""
-    tries = _tries(events, set(running), datetime.now(UTC))
+    """Add up what nodes took, attempts that came to nothing and those that still run among them.
+
+    What these held is known where they left word of it, else they held what was asked for at least.
+    """
     counted = {node for node, found in committed.items() if counts(found.record)}
-    known = (
-        (None if node in counted else graph.nodes[node].resources.model_dump(), seconds)
-        for node, seconds in tries
-        if node in graph.nodes
-    )
-    return spent((found.record for found in committed.values()), price, known)
+
+    def work(one: Try) -> Work:
+        if one.node in counted:  # by its record
+            return one.seconds, 0.0, 0.0
+        if said := held.get((one.node, one.fence)):
+            return one.seconds, said.get(HELD["CPU"], 0.0), said.get(HELD["GPU"], 0.0)
+        return at_least(graph.nodes[one.node].resources.model_dump(), one.seconds)
+
+    others = (work(one) for one in tries if one.node in graph.nodes)
+    return spent((found.record for found in committed.values()), price, others)
 
 
-def _tries(events: Iterable[Event], running: set[str], now: datetime) -> Iterator[tuple[str, float]]:
-    """Yield each attempt that committed nothing: its node, and how long it lasted."""
-    begun: dict[tuple[str, int], datetime] = {}
-    last: dict[tuple[str, int], datetime] = {}
-    committed: set[tuple[str, int]] = set()
-    newest = 0
+def tries(events: Iterable[Event], running: Collection[str]) -> Iterator[Try]:
+    """Yield each attempt that committed nothing, by when its events say it began and ended."""
+    begun: dict[Tried, datetime] = {}
+    last: dict[Tried, datetime] = {}
+    committed: set[Tried] = set()
+    newest, now = 0, datetime.now(UTC)
     for event in events:
         try:
             at, key = datetime.fromisoformat(event.time), (event.node, event.fence)
@@ -53,7 +71,7 @@ def _tries(events: Iterable[Event], running: set[str], now: datetime) -> Iterato
         if event.kind == "committed":
             committed.add(key)
     for (node, fence), at in begun.items():
-        if (node, fence) in committed:
-            continue
-        ended = now if node in running and fence == newest else last[node, fence]
-        yield node, max(0.0, (ended - at).total_seconds())
+        if (node, fence) not in committed:
+            runs = node in running and fence == newest
+            ended = now if runs else last[node, fence]
+            yield Try(node, fence, max(0.0, (ended - at).total_seconds()), runs)

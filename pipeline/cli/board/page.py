@@ -14,12 +14,13 @@ from markupsafe import Markup
 
 from vitpipe.infra.curves import CurvePoint
 from vitpipe.infra.events import Event
-from vitpipe.pipeline.cli.board.costs import so_far
+from vitpipe.pipeline.cli.board.costs import Try, so_far, tries
 from vitpipe.pipeline.cli.board.drawing import drawn
 from vitpipe.pipeline.cli.display import clock, duration
 from vitpipe.pipeline.cli.run_tables import cost_text
 from vitpipe.pipeline.cli.score_lines import number
 from vitpipe.pipeline.store.followed import Look
+from vitpipe.pipeline.store.held import Seconds, Tried
 from vitpipe.pipeline.store.node_status import NodeStatus
 from vitpipe.stages.report.page import environment
 from vitpipe.stages.report.pretraining import measured_title
@@ -45,8 +46,15 @@ class Board:
 
     look: Look
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=20_000))
+    held: Mapping[Tried, Seconds] = field(default_factory=dict)
+    """What attempts that committed nothing have held."""
     trouble: str = ""
     """Why what is shown may be old."""
+
+    def tries(self) -> list[Try]:
+        """List the attempts that committed nothing, as far as its events tell."""
+        nodes = self.look.status.nodes if self.look.status else ()
+        return list(tries(self.events, {node.node for node in nodes if node.state == "running"}))
 
 
 @dataclass(frozen=True)
@@ -90,8 +98,7 @@ def _run(board: Board, price: float | None) -> dict[str, object]:
     look = board.look
     nodes = look.status.nodes if look.status else ()
     states = {node.node: node.state for node in nodes}
-    running = [id for id, state in states.items() if state == "running"]
-    cost = so_far(look.graph, look.committed, board.events, running, price) if look.graph else None
+    cost = so_far(look.graph, look.committed, board.tries(), board.held, price) if look.graph else None
     return {
         "look": look,
         "trouble": board.trouble,

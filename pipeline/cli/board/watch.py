@@ -10,6 +10,7 @@ from vitpipe.infra.errors import StorageError
 from vitpipe.infra.events import Event, EventReader
 from vitpipe.pipeline.cli.board.page import Board, render
 from vitpipe.pipeline.store.followed import FollowedRun
+from vitpipe.pipeline.store.held import HeldReader
 
 LOOK_S = 5.0
 """However many browsers ask, the store is looked at no more often."""
@@ -25,6 +26,7 @@ class Watch:
         """Look once. StorageError where a store does not answer."""
         self._runs, self._price = runs, price
         self._readers: dict[str, EventReader] = {}
+        self._held: dict[str, HeldReader] = {}
         self._boards = [Board(run.look()) for run in runs]
         for run, board in zip(runs, self._boards, strict=True):
             self._hear(run, board, FIRST_EVENTS)
@@ -56,6 +58,8 @@ class Watch:
         board.events = deque(
             sorted([*board.events, *reader.read(tail=tail, seen=known)], key=_when), board.events.maxlen
         )
+        held = self._held.setdefault(run.run.uri, HeldReader(run.run.store))
+        board.held = held.read({(one.node, one.fence): one.runs for one in board.tries()})
 
     def _refresh(self, run: FollowedRun, board: Board) -> None:
         try:

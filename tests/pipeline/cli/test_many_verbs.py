@@ -3,8 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,9 @@ from tiny_stages import HOOKS
 
 from vitpipe.infra.errors import StageError
 from vitpipe.infra.storage.local import LocalStore
-from vitpipe.infra.storage.opening import open_store
 from vitpipe.pipeline.cli.run_listing import age
-from vitpipe.pipeline.store.attempts import Attempt
-from vitpipe.pipeline.store.consumption import held_metrics, seconds_before, spent
+from vitpipe.pipeline.store.consumption import Consumption, at_least, spent
+from vitpipe.pipeline.store.held import held_seconds
 from vitpipe.pipeline.store.records import read_external
 from vitpipe.stages.seal import SEAL
 
@@ -227,30 +224,14 @@ def test_cost_counts_what_was_held_or_else_asked_for(vitpipe: Vitpipe, made: Cal
     found = spent([record, gang], price_per_gpu_hour=2.5)
     assert (found.seconds, found.core_hours, found.gpu_hours, found.price) == (7200, 1 + 6, 2, 5)
     assert spent([record]).price is None
-    measured = gang.model_copy(update={"metrics": held_metrics({"CPU": 72_000.0, "GPU": 18_000.0}, 3600)})
+    measured = gang.model_copy(update={"metrics": held_seconds({"CPU": 72_000.0, "GPU": 18_000.0})})
     assert (spent([measured]).core_hours, spent([measured], 2.0).price) == (20, 10)
     taken_over = measured.model_copy(update={"adopted": read_external(made("one", 2) + "/a").ref})
-    assert spent([taken_over]) == spent([gang]) and spent([], 2.0, [(gang.resources, 3600.0)]) == spent([gang], 2.0)
-    bare = record.model_copy(update={"metrics": held_metrics({}, 3600)})
+    assert spent([taken_over]) == spent([gang]) == spent([], None, [at_least(gang.resources, 3600.0)])
+    bare = record.model_copy(update={"metrics": held_seconds({})})
     assert spent([bare]) == spent([record]), "nothing was handed out"
     assert spent([record], 2.0).price is None, "no GPU, no price"
-    assert spent([measured], 2.0, [(None, 60.0)]).seconds == 3660 and spent([], 2.0, [(None, 60.0)]).gpu_hours == 0
-
-
-def test_what_attempts_held_that_were_gone_on_from_counts_too(tmp_path: Path) -> None:
-    node = open_store(f"file://{tmp_path}/net")
-    begun = datetime(2026, 1, 1, tzinfo=UTC)
-    killed = Attempt("a2", 2, 0, "f", {}, {}, 1, started=begun.isoformat(), before_s=100.0)
-    older = Attempt("a1", 1, 0, "f", {}, {}, 1)
-    assert seconds_before(node, [killed, older]) == 100, "it left no sign"
-    sign = {"attempt": "a2.3", "fence": 2, "time": begun.timestamp() + 50, "step": 3, "total": 9}
-    node.write("progress.json", json.dumps(sign).encode())
-    assert seconds_before(node, [replace(killed, name="a2.3", restart=3), killed, older]) == 150
-    assert seconds_before(node, [older]) == 0 and seconds_before(node, []) == 0, "the sign is another's"
-    header = json.dumps({"before_s": 150.0}).encode()
-    assert held_metrics({"CPU": 40.0}, 20.0, header) == {"core_seconds": 40 * (1 + 150 / 20), "gpu_seconds": 0}
-    node.write("progress.json", b"damaged")
-    assert seconds_before(node, [killed]) == 100
+    assert spent([measured], 2.0, [(60.0, 0.0, 7200.0)]) == Consumption(3660, 20, 7, 14)
 
 
 def test_an_age_is_said_in_its_largest_unit() -> None:
