@@ -64,6 +64,10 @@ class Line:
         grain = self.name[2]
         return (grain is not None, grain or 0)
 
+    def __lt__(self, other: "Line") -> bool:
+        """Order lines with the same first place: one of them is past, and is dropped where it is met."""
+        return id(self) < id(other)
+
 
 @dataclass(eq=False)
 class Ticket(Generic[Item]):

@@ -366,6 +366,25 @@ def test_the_lines_hand_on_what_a_look_at_all_that_wait_does(events):
         assert [ticket.item for ticket in queues[0]._out] == [ticket.item for ticket in queues[1].out]
 
 
+@pytest.mark.parametrize("losses", [1, 2, 3])
+def test_who_slipped_in_front_and_was_lost_comes_again(losses):
+    """Its line had ended with it, and what is left of that has the place of the line that it begins anew."""
+    order, clock = [], Clock()
+    queue = OneQueue(one(CPU=2), clock)
+    running, wanted = Ticket("running", {"CPU": 1.0}, 50.0, order.append), gang(2, 1, order, seconds=10.0)
+    short = Ticket("short", {"CPU": 1.0}, 1.0, order.append, node="b")
+    long = Ticket("long", {"CPU": 1.0}, 100.0, order.append, node="a")
+    for ticket in (running, wanted, long, short):
+        queue.join([ticket])
+    for _ in range(losses):
+        queue.leave([short])
+        queue.join([short])
+    assert [ticket.item for ticket in order] == ["running"] + ["short"] * (losses + 1)
+    for clock.now, ticket in ((2.0, short), (50.0, running), (60.0, wanted), (160.0, long)):
+        queue.leave([ticket], ended=True)
+    assert [ticket.item for ticket in order][-2:] == ["gang", "long"] and not queue._waiting and not queue._lines
+
+
 def test_an_event_costs_little_however_many_wait(monkeypatch):
     """Counted in comparisons of what is asked for with what is free, not in seconds."""
     looked = []
