@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.plan.counted import counted
-from vitpipe.pipeline.plan.planned import Plan
+from vitpipe.pipeline.plan.planned import Plan, Planned
+from vitpipe.pipeline.plan.prices import untimed
 from vitpipe.pipeline.plan.shortening import (
     NAMED,
     RAISE,
@@ -49,7 +50,12 @@ class Spending:
     price: float | None = None
 
     def check(self, plan: Plan, price: float | None, num_gpus: int, workers: Workers, schedules: Schedules) -> None:
-        """UsageError where all of it takes more hours or costs more, with what would keep to both."""
+        """UsageError where all of it takes more hours or costs more, with what would keep to both.
+
+        And where nobody knows how long a training takes: no budget is kept by not knowing.
+        """
+        if (self.hours, self.price) != (None, None) and (unknown := untimed(plan)):
+            raise UsageError(f"plan for at most {self._words()}", *_no_hours(unknown))
         if self.price is not None and price is None:
             raise UsageError(f"plan for at most {self._words()}", *_no_price(num_gpus))
         hours = schedules(plan, num_gpus).seconds / 3600 if self.hours is not None else 0.0
@@ -84,6 +90,13 @@ class Spending:
 
 def _quickest(way: _Way) -> tuple[float, int]:
     return way.hours, way.more_gpus
+
+
+def _no_hours(unknown: Sequence[Planned]) -> tuple[str, str]:
+    """Which trainings have no hours; why, their own lines of the plan say."""
+    more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+    names = ", ".join(one.node for one in unknown[:NAMED]) + more
+    return f"nobody knows yet how long {names} will take", "plan without a limit, which says why"
 
 
 def _no_price(num_gpus: int) -> tuple[str, str]:

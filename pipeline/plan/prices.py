@@ -154,7 +154,7 @@ def total(plan: Plan, machine: Machine) -> dict[str, Any]:
         "compute_gpu_hours": sum(one.compute_gpu_hours for one in due if one.compute_gpu_hours is not None),
         "price": _price(due, hours, machine),
         "energy_kwh": sum(one.energy_kwh for one in due if one.energy_kwh is not None),
-        "unknown": [one.node for one in due if _is_unknown(one)],
+        "unknown": [one.node for one in untimed(plan)],
     }
 
 
@@ -173,11 +173,14 @@ def _core_hours(one: Planned, machine: Machine) -> float:
     return seconds / 3600
 
 
-def _is_unknown(one: Planned) -> bool:
-    """Whether a training adds nothing to the sum, for its size or its GPU's speed are not known."""
-    estimate = one.estimate
-    untimed = estimate.flops is not None and estimate.hours is None
-    return untimed or (one.stage in ("pretrain", "finetune") and estimate.flops is None)
+def untimed(plan: Plan) -> list[Planned]:
+    """List what adds nothing to the sum of what is still to be run, for its size or its GPU's speed are not known."""
+
+    def is_untimed(one: Planned) -> bool:
+        trains = one.estimate.flops is not None or one.stage in ("pretrain", "finetune")
+        return trains and one.estimate.hours is None
+
+    return [one for one in plan.having("run", "resume", "blocked") if is_untimed(one)]
 
 
 def _times(hours: float, price: float | None) -> float | None:

@@ -121,3 +121,15 @@ def test_many_nodes_that_are_too_long_are_counted() -> None:
     said = str(error.value)
     assert "of them t0 10, t1 10, t2 10 and 22 more. Shorten t0" in said and "; 22 more nodes are too long as" in said
     assert len(said) < 600
+
+
+@pytest.mark.parametrize("limit", [Spending(hours=1e9), Spending(price=1e9), Spending(1e9, 1e9)])
+def test_no_budget_is_kept_by_not_knowing(limit: Spending) -> None:
+    """Neither of a training whose GPU's speed is unknown nor of one whose images are; other nodes may be untimed."""
+    known = Plan({"net": node("net", 3, GANG), "page": Planned("page", "report", "run", "")})
+    limit.check(known, 10.0, 2, workers, schedule)
+    Spending().check(Plan({"net": Planned("net", "pretrain", "run", "")}), None, 2, workers, schedule)
+    for estimate in (Estimate(flops=1e18), Estimate()):
+        made = Plan(dict(known.nodes) | {"tune": Planned("tune", "finetune", "run", "", estimate=estimate)})
+        with pytest.raises(UsageError, match=r"nobody knows yet how long tune will take\. Plan without a limit"):
+            limit.check(made, 10.0, 2, workers, schedule)
