@@ -14,11 +14,10 @@ from vitpipe.infra.simulation.policies import SavesEach, hazards
 from vitpipe.infra.simulation.road import Trip
 from vitpipe.infra.simulation.training_model import TrainingModel
 from vitpipe.pipeline.plan.planned import Plan
-from vitpipe.pipeline.spec.graph import Graph, is_uri
+from vitpipe.pipeline.spec.graph import Graph
 from vitpipe.stages.costs.failures import stall_s, upload_s
 from vitpipe.stages.costs.machines import ClusterFacts
 from vitpipe.stages.pretrain.config import PretrainConfig, PretrainResources
-from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe
 from vitpipe.stages.pretrain.memory import saved_bytes
 from vitpipe.stages.training.objective_costs import num_trained
 
@@ -78,9 +77,7 @@ def trip(graph: Graph, plan: Plan, node: str, gpus: int, around: Circumstances) 
     estimate = plan.nodes[node].estimate
     if not isinstance(config, PretrainConfig) or not isinstance(resources, PretrainResources):
         raise UsageError(asked, "it is no pretraining", "name one by --node")
-    shards = [plan.nodes[ref].estimate for ref in graph.nodes[node].needs.get("shards", ()) if not is_uri(ref)]
-    images = sum((one.splits or {}).get(SPLIT, 0) for one in shards)
-    if not estimate.costs or not estimate.model or not images:
+    if not estimate.costs or not estimate.model or not estimate.steps:
         found = "its steps are not known before its images are"
         raise UsageError(asked, found, "ingest them first, or name their data set by vars.paper")
     each = min(around.cluster.gpus_per_machine, gpus)
@@ -88,8 +85,8 @@ def trip(graph: Graph, plan: Plan, node: str, gpus: int, around: Circumstances) 
     saved = num_trained(config.objective, estimate.model) * saved_bytes(config)
     step_s = config.batch_images / estimate.costs.images_per_s
     least = math.ceil(machines * resources.least_workers / resources.most_workers)
-    recipe = ResolvedRecipe(config, resources, images)
-    model = _model(recipe, Size(least, machines, 0, each), gpus, step_s, saved, around)
+    saves = SavesEach(estimate.costs.checkpoint_steps or estimate.steps, estimate.steps)
+    model = _model(saves, resources, Size(least, machines, 0, each), gpus, step_s, saved, around)
     rented = machines + math.ceil(machines * around.spares)
     days = around.machine_days * 8 / each
     taken = math.inf if around.preempt_days is None else around.preempt_days
@@ -98,15 +95,21 @@ def trip(graph: Graph, plan: Plan, node: str, gpus: int, around: Circumstances) 
 
 
 def _model(
-    recipe: ResolvedRecipe, size: Size, gpus: int, step_s: float, saved: float, around: Circumstances
+    saves: SavesEach,
+    resources: PretrainResources,
+    size: Size,
+    gpus: int,
+    step_s: float,
+    saved: float,
+    around: Circumstances,
 ) -> TrainingModel:
     """Say what the training takes on machines as a plan assumes them; `saved` are a checkpoint's bytes."""
-    resources, cluster, machines = recipe.resources, around.cluster, size.most
+    cluster, machines = around.cluster, size.most
     again = max(0.0, cluster.restart_s - TrainingModel.loss_seen_s - TrainingModel.end_s)  # the loss is seen before
     return TrainingModel(
-        total_steps=recipe.total_steps,
+        total_steps=saves.total,
         step_seconds=lambda count: step_s * machines / count,
-        next_save=SavesEach(recipe.checkpoint_steps, recipe.total_steps),
+        next_save=saves,
         size=size,
         stall_s=stall_s(cluster, saved, gpus) if around.stall_s is None else around.stall_s,
         commit_s=upload_s(cluster, saved, machines) if around.commit_s is None else around.commit_s,

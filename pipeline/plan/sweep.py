@@ -90,7 +90,10 @@ def swept_points(
     swept: Swept, facts: StoreFacts, load: Load, machine: OfMachine, cluster: ClusterFacts
 ) -> list[SweptPoint]:
     """Plan each value. UsageError where none of them can be planned."""
-    points = [_point(swept, value, facts, load, machine, cluster) for value in swept.values]
+    points: list[SweptPoint] = []
+    for value in swept.values:
+        before = next((point.planned.node for point in points if point.planned), None)
+        points.append(_point(swept, value, before, facts, load, machine, cluster))
     if all(point.planned is None for point in points):
         found = f"none of its values can be planned: {swept.values[0]}: {points[0].problem}"
         raise UsageError(f"sweep {swept.asked}", found, "mend the first")
@@ -98,8 +101,15 @@ def swept_points(
 
 
 def _point(
-    swept: Swept, value: str, facts: StoreFacts, load: Load, machine: OfMachine, cluster: ClusterFacts
+    swept: Swept,
+    value: str,
+    before: str | None,
+    facts: StoreFacts,
+    load: Load,
+    machine: OfMachine,
+    cluster: ClusterFacts,
 ) -> SweptPoint:
+    """Plan one value; of several nodes told is the longest, and that of the value `before` at those after it."""
     try:
         also = ""
         if swept.is_of_machines:
@@ -124,8 +134,9 @@ def _point(
     if not timed:
         why = next((one.reason for one in known if one.problem), "its data are not known yet")
         return SweptPoint(float(value), problem=f"{known[0].node} cannot be reckoned: {why}")
+    same = [one for one in timed if one.node == before]
     trained = [one for one in timed if one.stage == "pretrain"]
-    longest = max(trained or timed, key=lambda one: one.estimate.hours or 0.0)
+    longest = max(same or trained or timed, key=lambda one: one.estimate.hours or 0.0)
     return SweptPoint(float(value), longest, also=also, num_gpus=on.num_gpus)
 
 

@@ -9,7 +9,7 @@ import fcntl
 import mmap
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -146,7 +146,8 @@ def _held(local: Path, size: int) -> mmap.mmap | None:
             found = os.fstat(file.fileno())
             if found.st_nlink == 0 or found.st_size != size:  # removed by another process meanwhile, or cut
                 return None
-            os.utime(file.fileno())
+            with suppress(OSError):  # another user's: how long ago it was used, its owner tells
+                os.utime(file.fileno())
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         return None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Vitpipe, typed
+from synthetic import shards
 
 from vitpipe.infra.simulation.policies import Fared
 from vitpipe.pipeline.cli.goodput_lines import line
@@ -50,6 +51,20 @@ def test_where_nothing_fails_starts_and_saves_are_all_that_is_lost(goodput: Vitp
     assert code == 0 and told.startswith("8 GPUs, as set: goodput 99.") and ", 1 start; " in told
     assert "saves 0.0" in told and "nothing lost" not in told, "beside 99.9 % the rest is named"
     assert assumed.startswith("one run each, on machines of 8 GPUs, 2% of them spare; eight GPUs interrupted")
+
+
+def test_images_of_another_run_count_as_well(goodput: Vitpipe, tmp_path: Path) -> None:
+    """24 committed images, eight epochs of three batches, wherever they were ingested."""
+    made = shards(tmp_path / "elsewhere", counts={"train": 24, "test": 3})
+    (tmp_path / "run.yaml").write_text(
+        SPEC.replace("needs: {shards: shards}", f"needs: {{shards: '{made.uri}'}}")
+        .replace("batch_images: 4096, total: 9 epochs", "batch_images: 8, total: 8 epochs, schedule: {warmup: 2 steps}")
+        .replace("every: 500 steps", "every: 5 steps, micro_batch: 1")
+    )
+    code, out, err = goodput("--gpus", "8", "--machine-days", "1000000", "--seeds", "1", "--json")
+    assert code == 0, err
+    (found,) = json.loads(out)["simulated"]
+    assert 0 < found["goodput"] < 1
 
 
 def test_what_never_ends_is_told(goodput: Vitpipe) -> None:
