@@ -130,7 +130,9 @@ class Ticket(Generic[Item]):
         if self.ends > now or math.isinf(self.ends):
             return self.ends
         estimate, passed = max(self.ends - self.began, SLACK), now - self.began
-        return self.began + estimate * 2.0 ** (math.floor(math.log2(max(passed / estimate, 1.0))) + 1)
+        doubled = estimate * 2.0 ** (math.floor(math.log2(max(passed / estimate, 1.0))) + 1)
+        at = self.began + doubled
+        return at if at > now else at + doubled  # rounded to now itself
 
 
 AnyTicket = Ticket[Any]

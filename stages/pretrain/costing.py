@@ -90,7 +90,8 @@ class CostedPretraining:
         batch = self.recipe.config.batch_images
         if machines == 1 or batch % self.micro_batch:
             return 1.0
-        return max(1 / machines, share_read(images, batch, self.micro_batch, self.workers))
+        beside = -(-self.workers // machines)
+        return max(1 / machines, share_read(images, batch, self.micro_batch, self.workers, beside))
 
     @property
     def passes(self) -> int:

@@ -21,7 +21,7 @@ from vitpipe.stages.pretrain.input_checks import (
     watched_outputs,
 )
 from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe, model_of
-from vitpipe.stages.pretrain.locality import batch_note
+from vitpipe.stages.pretrain.locality import MACHINE, batch_note
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
 from vitpipe.stages.pretrain.memory_advice import MemoryAdvice
 from vitpipe.stages.training.doubts import Training, doubts
@@ -60,6 +60,7 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
     unknown = known.no_speed(config.precision) if gpus else ""
     ranks = _ranks(resources, gpus, known)
     training = CostedPretraining(recipe, model, steps, gpus, ranks, inputs["shards"][0], known)
+    beside = max(1, known.cluster.room_for(gpus, training.cores)) if gpus else MACHINE
     return Estimate(
         steps=steps,
         images=images,
@@ -74,7 +75,7 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
         averaged=config.ema is not None,
         recipe=config.model_dump(mode="json"),
         notes=(
-            *_notes(recipe, model, known.gpu_bytes if gpus else None),
+            *_notes(recipe, model, known.gpu_bytes if gpus else None, beside),
             *((unknown,) if unknown else training.doubts()),
         ),
     )
@@ -162,15 +163,15 @@ def _kept_steps(recipe: ResolvedRecipe) -> int:
     return min(resources.keep + milestones, -(-total // recipe.checkpoint_steps) + milestones)
 
 
-def _notes(recipe: ResolvedRecipe, model: ModelSettings, room: float | None) -> list[str]:
-    """What is allowed and may be a slip; `room` is a GPU's memory, where there are any."""
+def _notes(recipe: ResolvedRecipe, model: ModelSettings, room: float | None, beside: int) -> list[str]:
+    """What is allowed and may be a slip; `room` is a GPU's memory where there are any, `beside` a machine's workers."""
     config, resources, notes = recipe.config, recipe.resources, []
     micro = config.batch_images // recipe.micro_batch
     if idle := -micro % resources.most_workers:
         slots = micro + idle
         told = f"{micro} micro-batches on {resources.most_workers} workers: {idle} of {slots} passes are padding"
         notes.append(f"{told}; {_even(micro, resources.most_workers)} workers have none")
-    note = batch_note(recipe.epoch_images, config.batch_images, recipe.micro_batch, resources.most_workers)
+    note = batch_note(recipe.epoch_images, config.batch_images, recipe.micro_batch, resources.most_workers, beside)
     if note and not config.mix:
         notes.append(note)
     if recipe.checkpoint_steps > recipe.total_steps:

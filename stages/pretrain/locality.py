@@ -12,14 +12,14 @@ from vitpipe.stages.images.order import BLOCK, streams_of
 from vitpipe.stages.training.sampler import DataParallelSampler
 
 MACHINE = 8
-"""Workers of one machine: what a GPU machine mostly has."""
+"""Workers of one machine where nobody says: what a GPU machine mostly has."""
 
 
-def share_read(num_images: int, batch_images: int, micro_batch: int, workers: int) -> float:
-    """Part of an epoch's shards, in streams, that the first machine's workers come to read."""
+def share_read(num_images: int, batch_images: int, micro_batch: int, workers: int, beside: int = MACHINE) -> float:
+    """Part of an epoch's shards, in streams, that the first machine's workers, so many `beside` each other, read."""
     turn = streams_of(num_images) * BLOCK
     here = np.zeros(turn, bool)
-    for rank in range(min(MACHINE, workers)):
+    for rank in range(min(beside, workers)):
         sampler = DataParallelSampler(batch_images, micro_batch, rank, workers)
         for number in sampler.numbers():
             if not sampler.is_padding(number):
@@ -30,20 +30,20 @@ def share_read(num_images: int, batch_images: int, micro_batch: int, workers: in
     return float(found.reshape(-1, BLOCK).any(1).mean())
 
 
-def batch_note(num_images: int, batch_images: int, micro_batch: int, workers: int) -> str | None:
+def batch_note(num_images: int, batch_images: int, micro_batch: int, workers: int, beside: int = MACHINE) -> str | None:
     """Say that a batch makes each machine read at least twice as much as one of a size near it would."""
-    if workers <= MACHINE or streams_of(num_images) == 1:
+    if workers <= beside or streams_of(num_images) == 1:
         return None
-    read = share_read(num_images, batch_images, micro_batch, workers)
+    read = share_read(num_images, batch_images, micro_batch, workers, beside)
     told = []
     for size, micro in _near(batch_images, micro_batch, workers):
-        share = share_read(num_images, size, micro, workers)
+        share = share_read(num_images, size, micro, workers, beside)
         if 2 * share <= read:
             told.append(f"{size:,}{'' if micro == micro_batch else f' with micro_batch {micro}'} ({share:.0%})")
     if not told:
         return None
     streams = f"does not fit the {streams_of(num_images)} streams of the order"
-    reads = f"each machine of {MACHINE} workers comes to read {read:.0%} of the set"
+    reads = f"each machine of {beside} worker{'s' * (beside > 1)} comes to read {read:.0%} of the set"
     return f"batch_images {batch_images:,} {streams}: {reads}; near it fit {' or '.join(told)}"
 
 

@@ -385,6 +385,16 @@ def test_who_slipped_in_front_and_was_lost_comes_again(losses):
     assert [ticket.item for ticket in order][-2:] == ["gang", "long"] and not queue._waiting and not queue._lines
 
 
+def test_what_is_late_ends_after_now_however_sums_are_rounded():
+    """At 16 estimates less one unit in the last place the next doubling rounds to now itself."""
+    late = Ticket("late", {"CPU": 1.0}, 1.0, print, began=23.5003, ends=24.5003)
+    assert late.ends_at_last(39.500299999999996) > 39.5003
+    for number in range(20_000):
+        late.began, now = number / 7, number / 7 + 2.0 ** (number % 30) * (1 + (number % 3 - 1) * 2**-52)
+        late.ends = late.began + 1.0
+        assert late.ends_at_last(now) > now
+
+
 def test_an_event_costs_little_however_many_wait(monkeypatch):
     """Counted in comparisons of what is asked for with what is free, not in seconds."""
     looked = []

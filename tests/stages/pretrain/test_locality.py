@@ -10,10 +10,10 @@ from vitpipe.stages.training.sampler import DataParallelSampler
 IMAGES = 16 * WINDOW
 
 
-def streams_read(batch, micro, workers):
+def streams_read(batch, micro, workers, beside=MACHINE):
     """The streams that the first machine's positions lie in, through an epoch's whole steps."""
     order, found = Order([1000] * (IMAGES // 1000) + [IMAGES % 1000], "digest", 0), set()
-    for rank in range(min(MACHINE, workers)):
+    for rank in range(min(beside, workers)):
         ranges = DataParallelSampler(batch, micro, rank, workers).ranges(0, IMAGES // batch)
         starts = np.array([start for start, _ in ranges])
         for offset in {*range(0, micro, BLOCK), micro - 1}:
@@ -30,6 +30,15 @@ def streams_read(batch, micro, workers):
 )  # fmt: skip
 def test_a_machine_reads_the_streams_that_the_order_says(batch, micro, workers, expected):
     assert share_read(IMAGES, batch, micro, workers) == streams_read(batch, micro, workers) == expected
+
+
+@pytest.mark.parametrize(("beside", "expected"), [(1, 1 / 16), (4, 1 / 16), (16, 1 / 4)])
+def test_machines_of_fewer_workers_read_less(beside, expected):
+    """Of 64 workers whose batch fits the sixteen streams, four come to each."""
+    assert share_read(IMAGES, 512, 8, 64, beside) == streams_read(512, 8, 64, beside) == expected
+    note = batch_note(14_400_000, 4000, 80, 50, beside)
+    assert note is not None and f"each machine of {beside} worker" in note
+    assert batch_note(14_400_000, 4000, 80, 16, 16) is None, "one machine reads all of it anyway"
 
 
 def test_a_batch_that_does_not_fit_is_told_with_those_near_it_that_do():
