@@ -76,6 +76,8 @@ def _body(answer: Any, patience: RetryPolicy, into: memoryview | None) -> Piece:
 
     botocore checks neither the pace nor, read in pieces, the length.
     """
+    if "ContentLength" not in answer:
+        raise Doubtful("the answer to a read does not say its length")
     announced = int(answer["ContentLength"])
     if into is not None and announced > len(into):
         raise Doubtful(f"{announced} bytes were announced where {len(into)} were asked for")

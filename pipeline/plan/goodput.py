@@ -80,6 +80,8 @@ def trip(graph: Graph, plan: Plan, node: str, gpus: int, around: Circumstances) 
     if not estimate.costs or not estimate.model or not estimate.steps:
         found = "its steps are not known before its images are"
         raise UsageError(asked, found, "ingest them first, or name their data set by vars.paper")
+    if not estimate.costs.gpus:
+        raise UsageError(asked, "its ranks train on cores (gpus_per_worker: 0)", "give each of them a GPU")
     each = min(around.cluster.gpus_per_machine, gpus)
     machines = math.ceil(gpus / each)
     saved = num_trained(config.objective, estimate.model) * saved_bytes(config)

@@ -165,11 +165,11 @@ def _gpu_hours(one: Planned, alone: float) -> float:
 
 
 def _core_hours(one: Planned, machine: Machine) -> float:
-    """Hours of cores; where more are asked for than there are, those that there are."""
-    costs, seconds = one.estimate.costs, 0.0
+    """Hours of cores that the queue gives; where more are asked for than there are, those that there are."""
+    seconds = 0.0
     for phase in one.work_phases:
         part = machine.known.part_of_cores(phase.cpus * max(1, phase.ranks))
-        seconds += phase.held_seconds * part * (costs.cores_per_worker if costs else phase.cpus)
+        seconds += phase.held_seconds * phase.cpus * part
     return seconds / 3600
 
 

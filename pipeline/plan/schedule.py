@@ -96,7 +96,8 @@ def refuse_misfits(plan: Plan, machine: Machine) -> None:
             shape = SimulatedNode((0.0,), {"CPU": phase.cpus, "GPU": phase.gpus}, phase.ranks).shape
             if missing := lack(shape.asked, shape.count, offered):
                 do = _would_fit(id, phase, machine) if machine.num_gpus else _fewer_cores(id, phase, offered)
-                shared = f" ({RANKS_PER_CORE} a core)" if machine.known.is_one_machine and "room" in missing else ""
+                share_cores = machine.known.is_one_machine and not machine.num_gpus and "room" in missing
+                shared = f" ({RANKS_PER_CORE} a core)" if share_cores else ""
                 raise UsageError(f"plan {id} on {on}", f"it asks for {shape}, {missing}{shared}", do)
 
 

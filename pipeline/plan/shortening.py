@@ -126,5 +126,6 @@ def is_gang(one: Planned) -> bool:
 
 
 def workers_told(node: str, point: SweptPoint) -> str:
-    """Write a number of workers: `8 workers for backbone`."""
-    return f"{counted(point.value, 'worker', 'g')} for {node}"
+    """Write a number of workers, and what goes with it: `64 workers with micro_batch 8 for backbone`."""
+    also = f" with {point.also}" if point.also else ""
+    return f"{counted(point.value, 'worker', 'g')}{also} for {node}"

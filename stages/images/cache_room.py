@@ -81,11 +81,14 @@ class CacheRoom:
                 if entry.name.endswith(".lock") and entry.stat().st_size:
                     reserved[Path(entry.path).with_suffix("")] = _reserved(Path(entry.path))
         for entry in self._entries():
-            if entry.name.endswith((".tar", ".rows", ROWS_SUFFIX)):
+            path = Path(entry.path)
+            if entry.name.endswith(".part") and reserved.get(_lock_of(path).with_suffix("")):
+                continue  # it grows within its reservation; others are what killed fetches left
+            if entry.name.endswith((".tar", ".rows", ".part", ROWS_SUFFIX)):
                 with suppress(FileNotFoundError):  # removed meanwhile
                     facts = entry.stat()
-                    files.append((facts.st_mtime_ns, facts.st_size, Path(entry.path)))
-                    reserved.pop(Path(entry.path).with_suffix(""), None)
+                    files.append((facts.st_mtime_ns, facts.st_size, path))
+                    reserved.pop(path.with_suffix(""), None)
         return files, sum(reserved.values())
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
@@ -102,7 +105,7 @@ def _write(ledger: BinaryIO, held: int) -> None:
 def _removed(file: Path) -> bool:
     """Remove a file unless some process has mapped it or is about to; returns whether it is gone."""
     try:
-        with file.with_suffix(".lock").open("ab") as lock, file.open("rb") as kept:
+        with _lock_of(file).open("ab") as lock, file.open("rb") as kept:
             flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             flock(kept, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.unlink(missing_ok=True)
@@ -111,6 +114,11 @@ def _removed(file: Path) -> bool:
     except FileNotFoundError:
         return True
     return True
+
+
+def _lock_of(file: Path) -> Path:
+    """Find the lock of a shard or an index, whole or a part of it: all share the digest that their names begin with."""
+    return file.with_name(f"{file.name.partition('.')[0]}.lock")
 
 
 def _reserved(lock: Path) -> int:

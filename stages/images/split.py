@@ -138,7 +138,7 @@ class Split:
 
     def _fetch(self, shard: int) -> bool:
         self.rows(shard)
-        return self._tars.has_room(self._set(shard), self.entries[shard])
+        return self._tars.has_room(self._set(shard), self.entries[shard], waits=False)
 
     def _is_whole(self, shard: int) -> bool:
         """Whether a shard's tar is mapped: fetched, unless there is no room for it or it is on its way."""

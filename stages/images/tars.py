@@ -79,9 +79,12 @@ class ShardReader:
             self._keep(entry, tar)
         return True
 
-    def has_room(self, shards: ShardSet, entry: ShardEntry) -> bool:
-        """Map the tar, fetching it if need be; returns whether the cache has room for it."""
-        return self._map(shards, entry) is not None
+    def has_room(self, shards: ShardSet, entry: ShardEntry, waits: bool = True) -> bool:
+        """Map the tar, fetching it if need be; returns whether the cache has room for it.
+
+        Whether a reader `waits` for it, or it is fetched before anybody needs it.
+        """
+        return self._map(shards, entry, waits) is not None
 
     def read_ahead(self, shards: ShardSet, entry: ShardEntry, rows: IndexRows, row: int, early: bool = False) -> None:
         """Fetch one image's bytes for a later `read`: its tar has no room, or is `early` and on its way."""
@@ -89,7 +92,7 @@ class ShardReader:
             self.cache.watch.uncached()
         self._read_ahead[entry.sha256, row] = self._ranged(shards, entry, rows, row)
 
-    def _map(self, shards: ShardSet, entry: ShardEntry) -> Bytes | None:
+    def _map(self, shards: ShardSet, entry: ShardEntry, waits: bool = True) -> Bytes | None:
         now = time.monotonic()
         tar = self._maps.get(entry.sha256)
         if tar is not None:
@@ -99,7 +102,8 @@ class ShardReader:
             return None
         self._drop_idle(now)
         mapped = self.cache.mapped(shards, entry)
-        self.cache.watch.waited(f"{entry.path} of {shards.uri}", time.monotonic() - now)
+        if waits:
+            self.cache.watch.waited(f"{entry.path} of {shards.uri}", time.monotonic() - now)
         if mapped is None:
             self._no_room[entry.sha256] = time.monotonic() + RETRY_S
             self._warn_once(shards, entry)

@@ -1,5 +1,6 @@
 """Ranges by the short way: the same bytes, signatures, errors and requests as botocore's, which decides in doubt."""
 
+import io
 import os
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from counted import asked
 from s3_server import BUCKET
 
 from vitpipe.infra.errors import IntegrityError, NotFound, StorageError
+from vitpipe.infra.retry import RetryPolicy
 from vitpipe.infra.storage import s3_transfer
 from vitpipe.infra.storage.opening import open_store
 from vitpipe.infra.storage.s3_client import client, ranged_client
@@ -168,3 +170,8 @@ def test_a_part_that_fails_ends_the_download_and_holds_nobody(small_parts, bad):
             pass
     for _ in pieces(lambda *asked: ObjectRange(asked[3] or bytes(100), "v", 100 * 50), 0):
         break  # nor does one who stops early
+
+
+def test_an_answer_without_a_length_is_doubted():
+    with pytest.raises(Doubtful, match="does not say its length"):
+        s3_transfer._body({"Body": io.BytesIO(b"abc")}, RetryPolicy.from_environment(), None)

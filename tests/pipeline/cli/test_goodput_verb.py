@@ -67,6 +67,12 @@ def test_images_of_another_run_count_as_well(goodput: Vitpipe, tmp_path: Path) -
     assert 0 < found["goodput"] < 1
 
 
+def test_ranks_without_gpus_are_refused(goodput: Vitpipe, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(SPEC.replace("workers: 8,", "workers: 8, gpus_per_worker: 0,"))
+    code, _, err = goodput("--gpus", "8", "--seeds", "1")
+    assert code == 2 and "its ranks train on cores (gpus_per_worker: 0). Give each of them a GPU" in err
+
+
 def test_what_never_ends_is_told(goodput: Vitpipe) -> None:
     code, out, _ = goodput("--gpus", "64", "--machine-days", "0.01", "--repair-hours", "2400", "--seeds", "1")
     assert code == 4 and out.startswith("64 GPUs, as set: never ends, step ")

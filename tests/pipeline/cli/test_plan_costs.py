@@ -147,6 +147,17 @@ def test_deviations_stand_in_the_plan(plan: Plan) -> None:
     assert found["scratch"]["paper"] == "" and found["shards"]["deviations"] == []
 
 
+def test_cores_are_priced_as_far_as_they_are_there(plan: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Trials that ask for as many as there are, or for more, run one after the other on both of two."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    (tmp_path / "c.yaml").write_text("{core_gflops: 40, price_per_core_hour: 3}")
+    for cpus in (2, 4, 8):
+        fp32 = "nodes.transfer.config.precision=fp32"
+        made = plan(f"nodes.transfer.resources.cpus_per_task={cpus}", fp32, "--cluster-file", "c.yaml")
+        trials = made["by_id"]["transfer/cifar10"]
+        assert trials["price"] == pytest.approx(3 * 2 * trials["estimate"]["hours"])
+
+
 def test_cores_that_hold_no_rank_have_no_hours(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

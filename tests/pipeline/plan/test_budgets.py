@@ -133,3 +133,14 @@ def test_no_budget_is_kept_by_not_knowing(limit: Spending) -> None:
         made = Plan(dict(known.nodes) | {"tune": Planned("tune", "finetune", "run", "", estimate=estimate)})
         with pytest.raises(UsageError, match=r"nobody knows yet how long tune will take\. Plan without a limit"):
             limit.check(made, 10.0, 2, workers, schedule)
+
+
+def test_more_workers_are_advised_with_the_micro_batch_that_they_need() -> None:
+    def smaller(id: str) -> list[SweptPoint]:
+        return [replace(one, also="micro_batch 16") if one.value == 8 else one for one in workers(id)]
+
+    made = Plan({"net": node("net", 30, GANG), "tune": node("tune", 10, TASKS)})
+    with pytest.raises(UsageError, match=r"Take 8 workers with micro_batch 16 for net, 7.5 hours"):
+        Spending(hours=9).check(made, None, 2, smaller, schedule)
+    with pytest.raises(UsageError, match=r"8 workers with micro_batch 16 for net, "):
+        Spending(hours=14, price=60).check(made, 50.0, 2, smaller, schedule)

@@ -89,6 +89,31 @@ def test_what_is_read_stays_within_the_bound_and_is_the_same(shards, tmp_path, t
     assert told.counts["shard_wait_seconds_total"] > 0
 
 
+def test_what_is_fetched_before_anybody_needs_it_is_no_wait(shards, tmp_path, told):
+    split = opened(shards, tmp_path, told)
+    assert split._fetch(0) and len(kept(tmp_path)) == 1
+    assert told.counts["shard_wait_seconds_total"] == 0
+    split.gather([23])
+    assert told.counts["shard_wait_seconds_total"] > 0 and len(kept(tmp_path)) == 2
+
+
+def test_what_killed_fetches_left_counts_and_goes(tmp_path):
+    """Parts that nobody fetches make room, the oldest first; one that is being fetched stays, within its room."""
+    folder = tmp_path / "ab"
+    folder.mkdir()
+    for number in range(50):
+        part = folder / f"ab{number}.tar.part"
+        part.write_bytes(b"x" * 100)
+        os.utime(part, (number, number))
+    room = CacheRoom(tmp_path, 1_000)
+    with locked(folder / "ab0.lock") as fetching, locked(folder / "new.lock") as wanted:
+        os.ftruncate(fetching.fileno(), 200)
+        assert room.make(500, wanted)
+        left = {part.name for part in tmp_path.glob("??/*.part")}
+        assert left == {"ab0.tar.part", "ab47.tar.part", "ab48.tar.part", "ab49.tar.part"}
+        assert not room.make(1_001, wanted)
+
+
 def test_the_least_recently_used_goes_and_what_is_mapped_stays(shards, tmp_path, tar_bytes):
     cache = ShardCache(tmp_path, max_bytes=2 * tar_bytes)
     first, second, third = load_manifest(shards).shards[:3]
