@@ -130,6 +130,10 @@ class Artifact(Frozen):
         return local
 
 
+PIXELS = "pixels"
+"""Metric of a ShardSet: of all its images together."""
+IMAGES = "images_{}"
+"""Metric of a ShardSet: its images of a format, `jpeg`, `png` or `webp`, as they were looked at."""
 COMPARED_IN_PART = "compared_in_part"
 """Metric of a ShardSet whose search for images that look alike met a cap: how many were not compared with all."""
 

@@ -1,7 +1,7 @@
 """Milliseconds that one core takes for a training image: decoded, cropped, augmented. No torch.
 
-Constants are fitted to what docs/runs.md has of one core of an AMD EPYC of Zen 5 at 224 px: JPEG from a quiet machine,
-the other formats from a busy one, which bounds them. Another core is slower or faster by `speed`.
+Constants are fitted to `python -m tests.benchmarks.planned_images` and are those of one quiet core of an AMD EPYC of
+Zen 5, which docs/runs.md tells. Another core is slower or faster by `speed`.
 """
 
 from collections.abc import Mapping
@@ -21,19 +21,19 @@ class Decoding:
 
 DECODING: Mapping[str, Decoding] = {
     "jpeg": Decoding(0.37, 1.04),
-    "png": Decoding(0.3, 9.0),
-    "webp": Decoding(3.6, 7.5),
+    "png": Decoding(0.15, 5.0),
+    "webp": Decoding(2.0, 4.0),
 }
 """Random resized crops by our reader."""
 BYTES_PER_PIXEL: Mapping[str, float] = {"jpeg": 0.25, "png": 1.2, "webp": 0.15}
 """Where the pixels of a set are not known its bytes tell them: photographs of quality 90, or without loss."""
 USUAL = ("jpeg", 110_000.0)
 """Format and bytes of an image that nothing is known of: ImageNet's."""
-RANDAUGMENT_LAYER: Mapping[str, float] = {"torchvision": 0.42, "big_vision": 0.17, "timm": 0.50}
+RANDAUGMENT_LAYER: Mapping[str, float] = {"torchvision": 0.04, "big_vision": 0.05, "timm": 0.04}
 """One operation, by whose RandAugment it is."""
-MIXING = 0.36
+MIXING = 0.025
 """Mixup or CutMix of one image."""
-RANGED = 1.35
+RANGED = 0.58
 """A read of one image from the store by a ranged GET, where its shard is not on the disk."""
 
 
@@ -51,11 +51,14 @@ class ImageWork:
     mixes: bool = False
     ranged: float = 0.0
     """Share of the images that are read one by one from the store."""
+    pixels: float | None = None
+    """Of the file; None where nobody has counted them."""
 
     @property
     def megapixels(self) -> float:
-        """Millions of pixels of the file, by its bytes."""
-        return self.bytes / BYTES_PER_PIXEL.get(self.format, BYTES_PER_PIXEL["jpeg"]) / 1e6
+        """Millions of pixels of the file, by its bytes where they were not counted."""
+        each = BYTES_PER_PIXEL.get(self.format, BYTES_PER_PIXEL["jpeg"])
+        return (self.bytes / each if self.pixels is None else self.pixels) / 1e6
 
     def terms(self, speed: float = 1.0) -> dict[str, float]:
         """Milliseconds by name, on a core `speed` times as fast as the measured one."""
@@ -63,7 +66,7 @@ class ImageWork:
         area = (self.out_px / OUT_PX) ** 2
         found = {
             "decode": decoding.each * min(1.0, max(area, 0.1)) + decoding.per_megapixel * self.megapixels,
-            "augment": self.layers * RANDAUGMENT_LAYER.get(self.kind, 0.5) * area,
+            "augment": self.layers * RANDAUGMENT_LAYER.get(self.kind, 0.05) * area,
             "mix": MIXING * area * self.mixes,
             "request": RANGED * self.ranged,
         }

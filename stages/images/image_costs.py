@@ -1,6 +1,8 @@
 """What is known of a set's images, and what is done to each, as `stages.costs` takes them. No torch."""
 
-from vitpipe.stages.artifacts import ShardSet
+from dataclasses import dataclass
+
+from vitpipe.stages.artifacts import IMAGES, PIXELS, ShardSet
 from vitpipe.stages.costs.reading import USUAL, ImageWork
 from vitpipe.stages.estimates import Estimate
 from vitpipe.stages.images.config import AugmentSettings
@@ -8,11 +10,11 @@ from vitpipe.stages.images.config import AugmentSettings
 
 def image_work(augment: AugmentSettings, shards: object, image_px: int, ranged: float = 0.0) -> ImageWork:
     """Describe what is done to an image of these shards; `ranged` is the share that is read from the store alone."""
-    bytes_, format_ = image_facts(shards)
-    operations = augment.randaugment
+    facts, operations = image_facts(shards), augment.randaugment
     return ImageWork(
-        format=format_,
-        bytes=bytes_,
+        format=facts.format,
+        bytes=facts.bytes,
+        pixels=facts.pixels,
         out_px=image_px,
         kind=operations.kind if operations else "torchvision",
         layers=operations.layers if operations else 0,
@@ -21,11 +23,26 @@ def image_work(augment: AugmentSettings, shards: object, image_px: int, ranged: 
     )
 
 
-def image_facts(shards: object) -> tuple[float, str]:
-    """Bytes of one image, and its format, as far as they are known; else those of ImageNet."""
-    format_ = getattr(shards, "image_format", None) or USUAL[0]
+@dataclass(frozen=True)
+class ImageFacts:
+    """An image of a set, on average; where nothing is known, ImageNet's."""
+
+    format: str
+    bytes: float
+    pixels: float | None = None
+    """None where nobody has counted them."""
+
+
+def image_facts(shards: object) -> ImageFacts:
+    """Find what is known of a set, committed or planned; a set that earlier versions ingested counts no formats."""
     if isinstance(shards, ShardSet):
-        images = sum(shards.splits.values())
-        return (shards.image_bytes / images if images and shards.image_bytes else USUAL[1]), format_
-    found = shards.image_bytes if isinstance(shards, Estimate) else None
-    return found or USUAL[1], format_
+        images, metrics = sum(shards.splits.values()), shards.metrics
+        if not images or not shards.image_bytes:
+            return ImageFacts(*USUAL)
+        counted = {name: metrics.get(IMAGES.format(name), 0.0) for name in ("jpeg", "png", "webp")}
+        most = max(counted, key=counted.__getitem__)
+        pixels = metrics[PIXELS] / images if PIXELS in metrics else None
+        return ImageFacts(most, shards.image_bytes / images, pixels)
+    if isinstance(shards, Estimate):
+        return ImageFacts(shards.image_format or USUAL[0], shards.image_bytes or USUAL[1])
+    return ImageFacts(*USUAL)

@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 from vitpipe.infra.errors import IntegrityError, NotFound, StageError, StorageError
 from vitpipe.infra.work import stop_if_asked
-from vitpipe.stages.artifacts import COMPARED_IN_PART, File, ShardSet
+from vitpipe.stages.artifacts import COMPARED_IN_PART, IMAGES, PIXELS, File, ShardSet
 from vitpipe.stages.commits import COMMITS, at_commits, told, write_commits
 from vitpipe.stages.contract import Inputs, StageContext
 from vitpipe.stages.images.manifest import MANIFEST, Manifest, SourceFacts
@@ -203,6 +203,8 @@ def _shard_set(
         files=(ctx.out.put(MANIFEST, data), *of_shards, *more_files),
         metrics={
             "images": float(sum(splits.values())),
+            PIXELS: float(sum(entry.pixels for entry in entries)),
+            **{IMAGES.format(name): float(count) for name, count in sorted(tally.formats.items())},
             "quarantined": float(bad.all),
             "duplicates": float(chosen.duplicates),
             "reencoded": float(tally.reencoded),

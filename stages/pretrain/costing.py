@@ -83,7 +83,7 @@ class CostedPretraining:
         disk = min(self.recipe.resources.cache_bytes or cluster.disk_bytes, cluster.disk_bytes)
         epochs = self.steps * config.batch_images / self.recipe.epoch_images
         images, machines = self.recipe.epoch_images, self.ranks.machines
-        return Feed(images, image_facts(self.shards)[0], machines, self._share(images, machines), epochs, disk)
+        return Feed(images, image_facts(self.shards).bytes, machines, self._share(images, machines), epochs, disk)
 
     def _share(self, images: int, machines: int) -> float:
         """Part of the streams that a machine reads from; all of them where micro-batches do not divide the batch."""

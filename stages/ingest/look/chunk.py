@@ -1,10 +1,12 @@
 """The first look at a chunk of a listing that lies in the store: one task each, its findings left there. No torch."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from vitpipe.stages.contract import Out
+from vitpipe.stages.images.header import FORMATS
 from vitpipe.stages.ingest.listing import ImageReader, Item
 from vitpipe.stages.ingest.look.scan import RejectedImage, ScanTask, SoundImage, scan
 from vitpipe.stages.ingest.look.seen import seen_rows
@@ -63,6 +65,8 @@ class Looked:
     bad_test: int
     """Bad ones of the split `test`."""
     first_test: tuple[Bad, ...]
+    formats: Mapping[str, int] = field(default_factory=dict)
+    """Sound images by format; nothing of what earlier versions looked at."""
 
     @classmethod
     def of(cls, made: MadePart) -> "Looked":
@@ -95,4 +99,5 @@ def _told(items: Sequence[Item], seen: Sequence[SoundImage | RejectedImage]) -> 
         "first": [one for _, one in bad[:TOLD]],
         "bad_test": len(of_test),
         "first_test": of_test[:FIRST],
+        "formats": Counter(FORMATS[one.ext].lower() for one in sound),
     }

@@ -16,6 +16,10 @@ if TYPE_CHECKING:  # as in `source_settings.py`
     from vitpipe.stages.ingest.sources.inventory import FilesNow, Inventory
 
 
+PNG = frozenset({"idx", "cifar", "svhn", "smallnorb", "dsprites", "patch_camelyon", "uc_merced", "clevr", "kitti"})
+"""Readers of the registry whose images are PNG, by their makers or made here; all others' are JPEG."""
+
+
 class BenchmarkSource(SourceSettings):
     """A named downstream data set from its official files, with its official splits."""
 
@@ -68,7 +72,8 @@ class BenchmarkSource(SourceSettings):
         entry = REGISTRY[self.name]
         names = None if all(name.isdecimal() for name in entry.classes) else entry.classes
         images, each_bytes = sum(entry.splits.values()), float(entry.image_bytes)
-        return SourceCount(images, each_bytes, LOOK_SECONDS, entry.num_classes, names, entry.splits)
+        form = "png" if entry.reader in PNG else "jpeg"
+        return SourceCount(images, each_bytes, LOOK_SECONDS, entry.num_classes, names, entry.splits, image_format=form)
 
     def is_there(self) -> bool:
         """Whether there is such a folder."""

@@ -15,6 +15,7 @@ from vitpipe.stages.ingest.sources.source_settings import (
     SourceSettings,
     Splits,
     format_of_most,
+    suffix_of,
 )
 from vitpipe.stages.settings import Place
 
@@ -35,7 +36,7 @@ class _Counted:
 
     def append(self, item: "Item") -> None:
         self._images, self.bytes = self._images + 1, self.bytes + item.size
-        self.suffixes[item.name.rpartition(".")[2].lower()] += 1
+        self.suffixes[suffix_of(item.name)] += 1
         if item.split is not None:
             self.splits[item.split] += 1
 

@@ -56,6 +56,11 @@ class SourceCount:
     """What most of them are, by their names: `jpeg`, `png` or `webp`."""
 
 
+def suffix_of(name: str) -> str:
+    """Take a name's suffix, in lower case and without its dot."""
+    return name.rpartition(".")[2].lower()
+
+
 def format_of_most(suffixes: Mapping[str, int]) -> str:
     """Name the format that most of the names end with; jpeg where none says."""
     known = {name: count for name, count in suffixes.items() if name in ("png", "webp")}

@@ -11,7 +11,7 @@ from vitpipe.stages.ingest.sources.class_folders import class_folders
 from vitpipe.stages.ingest.sources.class_tar_images import ClassTars
 from vitpipe.stages.ingest.sources.file_stream import ForwardWindow, PackedFile
 from vitpipe.stages.ingest.sources.patterns import SourceFile
-from vitpipe.stages.ingest.sources.source_settings import LOOK_SECONDS, SourceCount
+from vitpipe.stages.ingest.sources.source_settings import LOOK_SECONDS, SourceCount, format_of_most, suffix_of
 from vitpipe.stages.ingest.sources.tar_contents import SUFFIXES, Holds, broken, clean_name, holds, is_hidden, is_image
 from vitpipe.stages.ingest.sources.tar_walk import Damage, Member, ReadableAt, walk
 from vitpipe.stages.ingest.sources.window import Window
@@ -27,6 +27,7 @@ class _Image(NamedTuple):
     size: int
     end: int
     """Where in the file it ends."""
+    suffix: str
 
 
 def listed_count(opened: ClassTars) -> SourceCount | None:
@@ -37,7 +38,8 @@ def listed_count(opened: ClassTars) -> SourceCount | None:
     count, classes = len(listing.items), listing.classes
     each_bytes = sum(item.size for item in listing.items) / count
     splits = Counter(item.split for item in listing.items if item.split is not None)
-    return SourceCount(count, each_bytes, LOOK_SECONDS, len(classes), classes, splits, listing.notes)
+    form = format_of_most(Counter(suffix_of(item.name) for item in listing.items))
+    return SourceCount(count, each_bytes, LOOK_SECONDS, len(classes), classes, splits, listing.notes, form)
 
 
 def plain_sample(opened: ClassTars) -> SourceCount:
@@ -85,11 +87,12 @@ def _reckoned(
     """Of images that are `seen` of all; `folders` are all that there are, with their weights, where they are known."""
     count = round(len(images) / seen)
     each_bytes = sum(image.size for image in images) / len(images)
+    form = format_of_most(Counter(image.suffix for image in images))
     notes = () if seen == 1 else (f"reckoned from {len(images)} images, {seen:.2g} of the bytes",)
     if not opened.labelled and not opened.by_split:
-        return SourceCount(count, each_bytes, LOOK_SECONDS, 0, (), notes=notes)
+        return SourceCount(count, each_bytes, LOOK_SECONDS, 0, (), notes=notes, image_format=form)
     if folders is None:
-        return SourceCount(count, each_bytes, LOOK_SECONDS, notes=notes)
+        return SourceCount(count, each_bytes, LOOK_SECONDS, notes=notes, image_format=form)
     asked = f"ingest the tars {some(opened.patterns)}"
     placed = class_folders(set(folders), opened.by_split, opened.official, asked)
     splits = Counter[str]()
@@ -98,7 +101,7 @@ def _reckoned(
             splits[one.split] += folders[folder]
     names = opened.fixed.names if opened.fixed else tuple(sorted({one.name for one in placed.values()}))
     names = names if opened.labelled else ()
-    return SourceCount(count, each_bytes, LOOK_SECONDS, len(names), names, splits, notes)
+    return SourceCount(count, each_bytes, LOOK_SECONDS, len(names), names, splits, notes, form)
 
 
 def _within(images: Iterator[_Image], limit: int) -> Iterator[_Image]:
@@ -113,7 +116,7 @@ def _images(opened: ClassTars, file: SourceFile, window: ReadableAt) -> Iterator
     folder = opened.folder_of(file)
     for one in walk(window):
         if isinstance(one, Member) and is_image(path := clean_name(one.name)) and not is_hidden(path):
-            yield _Image(opened.place(folder, path)[0], one.size, one.offset + one.size)
+            yield _Image(opened.place(folder, path)[0], one.size, one.offset + one.size, suffix_of(path))
 
 
 def _unpacked_images(opened: ClassTars, file: SourceFile, window: ForwardWindow, alone: bool) -> Iterator[_Image]:
@@ -133,7 +136,7 @@ def _unpacked_images(opened: ClassTars, file: SourceFile, window: ForwardWindow,
             yield from _images(opened, inner, _Inner(window, one))
         elif is_image(path):
             folder = opened.folder_of(file)
-            yield _Image(opened.place(folder, path)[0], one.size, one.offset + one.size)
+            yield _Image(opened.place(folder, path)[0], one.size, one.offset + one.size, suffix_of(path))
 
 
 class _Inner:

@@ -1,6 +1,7 @@
 """How far an ingest is, told after every task. No torch."""
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 from vitpipe.stages.contract import StageContext
@@ -21,6 +22,8 @@ class Tally:
     quarantined: int = 0
     duplicates: int = 0
     reencoded: int = 0
+    formats: Counter[str] = field(default_factory=Counter)
+    """Sound images by format."""
     read_back: int = 0
     """Images that this attempt wrote, in shards that webdataset has read."""
     moved_bytes: int = 0
@@ -32,6 +35,7 @@ class Tally:
         self.looked += chunk.images
         self.quarantined += chunk.bad
         self.reencoded += chunk.reencoded
+        self.formats.update(chunk.formats)
         self.adopted += chunk.images if is_taken else 0
         self.moved_bytes += 0 if is_taken else chunk.sound_bytes
         self.tell()

