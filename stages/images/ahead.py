@@ -37,7 +37,8 @@ class ShardsAhead:
         self._order, self._ranges, self._fetch = order, ranges, fetch
         self._looked_at, self._at = 0, ranges[0][0] if ranges else 0
         self._seen: dict[Window, None] = {}
-        self._next: deque[int] = deque()
+        self._next: deque[tuple[int, int]] = deque()
+        """Shards to fetch, each with a position from which on a turn needs it."""
         self._awaited: set[int] = set()
         self._until = 0.0
         self._closed = False
@@ -65,27 +66,33 @@ class ShardsAhead:
             self._moved.notify_all()
 
     def _run(self) -> None:
-        while (shard := self._take()) is not None:
+        while (taken := self._take()) is not None:
+            shard, has_room = taken[0], True
             try:
-                if not self._fetch(shard):
-                    self._until = time.monotonic() + PAUSE_S
+                has_room = self._fetch(shard)
             except VitpipeError as error:
                 log.info(f"a shard was not fetched ahead: {error}")
             finally:
                 with self._moved:
                     self._awaited.discard(shard)
+                    if not has_room:
+                        self._until = time.monotonic() + PAUSE_S
+                        self._next.appendleft(taken)
 
-    def _take(self) -> int | None:
-        """The next shard to fetch, waited for; None when there will be none."""
+    def _take(self) -> tuple[int, int] | None:
+        """The next shard to fetch, waited for, those that the reader has left behind passed over; None at the end."""
         with self._moved:
             while not self._closed:
                 pause = self._until - time.monotonic()
                 if pause > 0:
                     self._awaited.clear()  # the reader does without them
-                    self._next.clear()
                     self._moved.wait(pause)
                 elif self._next:
-                    return self._next.popleft()
+                    taken = self._next.popleft()
+                    if taken[1] + self._order.turn > self._at:
+                        self._awaited.add(taken[0])
+                        return taken
+                    self._awaited.discard(taken[0])
                 elif self._looked_at >= len(self._ranges):
                     return None
                 elif not self._look():
@@ -106,7 +113,7 @@ class ShardsAhead:
                 for shard in self._order.shards_of(window).tolist():
                     if shard not in self._awaited:
                         self._awaited.add(shard)
-                        self._next.append(shard)
+                        self._next.append((shard, near[-1][0]))
         while len(self._seen) > _REMEMBERED:
             del self._seen[next(iter(self._seen))]
         return True

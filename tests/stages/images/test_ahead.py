@@ -158,13 +158,15 @@ class Fetching:
 
     def __init__(self, room: int = 10**6) -> None:
         self.shards: list[int] = []
-        self._room, self._changed = room, threading.Condition()
+        self.kept: list[int] = []
+        self.room, self._changed = room, threading.Condition()
 
     def __call__(self, shard: int) -> bool:
         with self._changed:
             self.shards.append(shard)
+            self.kept += [shard] if len(self.kept) < self.room else []
             self._changed.notify_all()
-        return len(self.shards) <= self._room
+            return shard in self.kept
 
     def until(self, enough: Callable[[], bool]) -> bool:
         with self._changed:
@@ -204,3 +206,22 @@ def test_without_room_they_rest_and_nobody_counts_on_them(small_windows: None, m
     assert len(fetching.shards) <= 3 + FETCHERS
     monkeypatch.setattr(ahead_module, "PAUSE_S", 0.0)
     ahead.close()
+
+
+@pytest.mark.parametrize("turns", [0, 3])
+def test_once_there_is_room_again_all_that_is_still_ahead_is_fetched(
+    small_windows: None, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """Nothing that was looked up before the disk was full is lost, and nothing is fetched that was passed meanwhile."""
+    monkeypatch.setattr(ahead_module, "PAUSE_S", 0.05)
+    order = Order([16] * 400, "digest", 0)
+    ranges = [(start, 32) for start in range(0, 5 * order.turn, 32)]
+    fetching = Fetching(room=3)
+    ahead = ShardsAhead(order, ranges, fetching)
+    assert fetching.until(lambda: len(fetching.shards) > 3)
+    ahead.reached(turns * order.turn)
+    begun = len(fetching.kept)
+    fetching.room = 10**9
+    assert fetching.until(lambda: set(range(400)) <= set(fetching.kept[begun if turns else 0 :]))
+    ahead.close()
+    assert len(fetching.kept) - begun < 1.5 * 400, "a turn has each of the 400 shards once"
