@@ -35,7 +35,7 @@ class CacheRoom:
     def make(self, wanted: int, reservation: BinaryIO) -> bool:
         """Reserve `wanted` bytes, removing the least recently used files that nobody has mapped; returns success."""
         with locked(self.folder / "room.lock") as ledger:
-            found = self._is_plenty(wanted, ledger) or self._make(wanted, ledger)
+            found = self._is_plenty(wanted, ledger) or self._make(wanted, Path(reservation.name), ledger)
             if found:
                 os.ftruncate(reservation.fileno(), wanted)
             return found
@@ -54,8 +54,8 @@ class CacheRoom:
         _write(ledger, int(held) + wanted)
         return True
 
-    def _make(self, wanted: int, ledger: BinaryIO) -> bool:
-        files, reserved = self._files()
+    def _make(self, wanted: int, own: Path, ledger: BinaryIO) -> bool:
+        files, reserved = self._files(own)
         written = sum(size for _, size, _ in files)
         most = written + shutil.disk_usage(self.folder).free - SPARE_BYTES  # removing files frees their bytes
         most = most if self.max_bytes is None else min(most, self.max_bytes)
@@ -69,10 +69,11 @@ class CacheRoom:
         _write(ledger, written + reserved + (wanted if found else 0))
         return found
 
-    def _files(self) -> tuple[list[tuple[int, int, Path]], int]:
+    def _files(self, own: Path) -> tuple[list[tuple[int, int, Path]], int]:
         """When each file was last mapped, its size and path; and the bytes reserved for those that are not there yet.
 
-        Reservations are looked at first: what is fetched meanwhile is then among the files, and never in neither.
+        Reservations are looked at first: what is fetched meanwhile is then among the files, and never in neither. What
+        an earlier fetch left of the shard whose lock is our `own` is part of what is wanted.
         """
         files: list[tuple[int, int, Path]] = []
         reserved: dict[Path, int] = {}
@@ -82,7 +83,8 @@ class CacheRoom:
                     reserved[Path(entry.path).with_suffix("")] = _reserved(Path(entry.path))
         for entry in self._entries():
             path = Path(entry.path)
-            if entry.name.endswith(".part") and reserved.get(_lock_of(path).with_suffix("")):
+            lock = _lock_of(path)
+            if entry.name.endswith(".part") and (lock == own or reserved.get(lock.with_suffix(""))):
                 continue  # it grows within its reservation; others are what killed fetches left
             if entry.name.endswith((".tar", ".rows", ".part", ROWS_SUFFIX)):
                 with suppress(FileNotFoundError):  # removed meanwhile

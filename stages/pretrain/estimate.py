@@ -83,7 +83,9 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
 
 def _ranks(resources: PretrainResources, gpus: float, known: Known) -> int:
     """As many as the plan's machines hold, between the least and the most."""
-    held = int(known.gpus // gpus) if gpus and known.gpus else resources.most_workers
+    held = resources.most_workers
+    if gpus and known.gpus:
+        held = known.room(known.cluster.cores_for(resources.cpus_per_worker, gpus), gpus)
     if known.is_one_machine and not known.gpus:
         held = known.cores * RANKS_PER_CORE // (resources.cpus_per_worker or 1)
     return max(resources.least_workers, min(resources.most_workers, held))

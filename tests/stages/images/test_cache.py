@@ -112,6 +112,9 @@ def test_what_killed_fetches_left_counts_and_goes(tmp_path):
         left = {part.name for part in tmp_path.glob("??/*.part")}
         assert left == {"ab0.tar.part", "ab47.tar.part", "ab48.tar.part", "ab49.tar.part"}
         assert not room.make(1_001, wanted)
+        os.ftruncate(wanted.fileno(), 0)
+        (folder / "new.tar.part").write_bytes(b"x" * 100)
+        assert room.make(800, wanted) and (folder / "new.tar.part").exists(), "it is part of what is wanted"
 
 
 def test_the_least_recently_used_goes_and_what_is_mapped_stays(shards, tmp_path, tar_bytes):

@@ -127,6 +127,13 @@ def test_cores_that_no_machine_has_are_no_advice() -> None:
     assert cores <= 14 and f"{cores} cores a worker (resources.cpus_per_worker: {cores}) would do" in binding(followed)
 
 
+@pytest.mark.parametrize(("cores", "ranks"), [(14, 64), (20, 40), (56, 16), (100, 8)])
+def test_an_elastic_gang_has_as_many_ranks_as_cores_and_gpus_hold(cores: int, ranks: int) -> None:
+    """Eight machines of eight GPUs and 112 cores: a run would start so many, and wait for no more."""
+    found = costs(resources={"workers": [8, 64], "micro_batch": 32, "cpus_per_worker": cores})
+    assert (found.workers, found.phases[0].ranks) == (ranks, ranks)
+
+
 def test_fp32_is_reckoned_by_its_own_peak_or_not_at_all() -> None:
     """Torch leaves TF32 off, and no training turns it on: 67 of an H100's 989 TFLOP/s."""
     half, single = (costs(precision=precision).step_seconds["compute"] for precision in ("bf16", "fp32"))
