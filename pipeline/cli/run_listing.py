@@ -37,7 +37,7 @@ def listing(uri: str, runs: Sequence[RunFacts], price: float | None) -> Renderab
     table.add_column("state", no_wrap=True)
     table.add_column("ended", no_wrap=True)
     table.add_column("scores", ratio=1)
-    table.add_column("took", justify="right")
+    table.add_column("nodes took", justify="right")
     for run in runs:
         state = Text(run.state, style=_STYLES.get(run.state, "yellow"))
         took = cost_text(cost_of(run, price)) if run.records else ""
@@ -48,7 +48,7 @@ def listing(uri: str, runs: Sequence[RunFacts], price: float | None) -> Renderab
 
 def listing_line(run: RunFacts, price: float | None) -> str:
     """Write one run of a store as a line for a log."""
-    took = f"took {cost_text(cost_of(run, price))}" if run.records else ""
+    took = f"nodes took {cost_text(cost_of(run, price))}" if run.records else ""
     ended = run.ended and f"ended {run.ended}"
     return f"{run.name}: " + "; ".join(filter(None, (run.state, ended, _headlines(run), took, run.why)))
 

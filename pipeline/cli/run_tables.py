@@ -157,7 +157,7 @@ def table(found: Comparison, fields: Sequence[Distinction], price: float | None)
     plain += [("core_hours", tuple(round(cost.core_hours, 6) for cost in costs))]
     plain += [("gpu_hours", tuple(round(cost.gpu_hours, 6) for cost in costs))]
     plain += [("price", tuple(cost.price for cost in costs))] if price is not None else []
-    head = ("run", *short_names(fields), *scored, "took")
+    head = ("run", *short_names(fields), *scored, "nodes took")
     return RunTable(names, head, tuple(rows), tuple(plain))
 
 

@@ -58,7 +58,7 @@ def test_ls_says_state_time_scores_and_cost_of_every_run(vitpipe: Vitpipe, made:
     assert (score["node"], score["metric"], score["value"]) == ("sum", "sum", 16)
 
     code, out, _ = vitpipe("ls")
-    assert code == 0 and "one: committed; ended " in out and "sum 10; took " in out
+    assert code == 0 and "one: committed; ended " in out and "sum 10; nodes took " in out
 
 
 def test_ls_passes_over_what_is_no_run_and_names_what_it_cannot_read(
@@ -174,7 +174,7 @@ def test_compare_lays_out_what_differs_with_scores_and_cost(
 ) -> None:
     uris = [made(name, value) for name, value in (("one", 2), ("two", 5), ("three", 2))]
     code, out, _ = vitpipe("compare", *uris, "--csv", "t.csv", "--latex", "t.tex", "--to", "page.html")
-    assert code == 0 and "two: value 5; sum 16; took " in out and f"the page: {tmp_path}/page.html" in out
+    assert code == 0 and "two: value 5; sum 16; nodes took " in out and f"the page: {tmp_path}/page.html" in out
     head, *lines = (tmp_path / "t.csv").read_text().splitlines()
     assert head.startswith("run,state,a.config.value,sum,sum std,seconds") and len(lines) == 3
     assert lines[1].startswith(f"{uris[1]},committed,5,16")
@@ -210,7 +210,7 @@ def test_compare_takes_older_records_other_stores_and_runs_without_a_score(
     old = unsealed(record)
     record.write_text(json.dumps(old | {"schema": 1}))
     code, out, _ = vitpipe("compare", one, two, bare)
-    assert code == 0 and "bare: value 4; sum –; took " in out and "no score yet: bare" in out
+    assert code == 0 and "bare: value 4; sum –; nodes took " in out and "no score yet: bare" in out
 
     record.write_text(json.dumps(old | {"schema": 99}))
     code, _, err = vitpipe("compare", one, two)
