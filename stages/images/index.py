@@ -87,9 +87,21 @@ def parse_index(data: bytes, name: str) -> ShardIndex:
         lengths = {len(getattr(index, column)) for column in _COLUMNS} | ({len(index.kept)} if index.kept else set())
         if len(lengths) != 1:
             raise ValueError(f"columns of unequal lengths {sorted(lengths)}")
-        ends = (offset + size for offset, size in zip(index.offset, index.size, strict=True))
-        if any(offset < 0 for offset in index.offset) or max(ends, default=0) > index.tar_bytes:
-            raise ValueError("an image beyond the end of the shard")
+        _check_numbers(index)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"read the index {name}", f"it is damaged: {error}", "restore the object") from error
     return index
+
+
+def _check_numbers(index: ShardIndex) -> None:
+    """ValueError for places, sizes or sides that no image of the tar can have: readers count on them."""
+    columns = [np.asarray(one) for one in (index.offset, index.size, index.width, index.height, [index.tar_bytes])]
+    if not len(index.key):
+        return
+    if any(one.dtype.kind != "i" or one.ndim != 1 for one in columns):
+        raise ValueError("a place, size or side that is no whole number")
+    offset, size, width, height, _ = columns
+    if offset.min() < 0 or size.min() < 0 or offset.max() > index.tar_bytes or (size > index.tar_bytes - offset).any():
+        raise ValueError("an image beyond the end of the shard")
+    if min(width.min(), height.min()) < 1:
+        raise ValueError("an image without pixels")
