@@ -10,6 +10,7 @@ from typing import Any, get_args
 import pytest
 from counted import asked
 from test_conform_verb import SPEC
+from test_goodput_verb import SPEC as ON_I21K
 
 from vitpipe.infra.errors import UsageError
 from vitpipe.pipeline.cli import main as cli
@@ -54,31 +55,23 @@ def test_workers_by_doublings_up_to_the_last(plan: Run) -> None:
     assert all(one["node"] == "backbone" and one["energy_kwh"] > 0 and one["price"] is None for one in found)
 
 
-TWO = """\
-version: 1
-name: run
-store: file://./runs
-vars: {paper: ImageNet-21k}
-nodes:
-  shards: {stage: ingest, config: {source: {kind: folder, root: ./i21k}}}
-  large:
-    stage: pretrain
-    needs: {shards: shards}
-    config: {model: {variant: L/16, image_px: 224}, batch_images: 4096, total: 900 steps}
-    resources: {workers: 8}
+TWO = (
+    ON_I21K.replace("total: 9 epochs", "total: 900 steps")
+    + """\
   small:
     stage: pretrain
     needs: {shards: shards}
     config: {model: {variant: Ti/16, image_px: 224}, batch_images: 4096, total: 3000 steps}
     resources: {workers: 8}
 """
+)
 
 
 def test_a_sweep_of_the_machines_follows_one_node(plan: Run, tmp_path: Path) -> None:
     """Few cores make the small model's training the longest, many the large one's: one table is of one of them."""
     (tmp_path / "my.yaml").write_text(TWO)
     (tmp_path / "i21k").mkdir()
-    for cores, node in (("8,112", "small"), ("112,8", "large")):
+    for cores, node in (("8,112", "small"), ("112,8", "backbone")):
         code, out, err = plan("--gpu", "H100", "--gpus", "8", "--sweep", f"cores_per_machine={cores}", "--json")
         assert code == 0, err
         assert [one["node"] for one in json.loads(out)["sweep"]["values"]] == [node] * 2
