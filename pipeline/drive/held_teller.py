@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from vitpipe.infra.errors import LeaseLost, StorageError
-from vitpipe.pipeline.store.held import PATH, encoded, held_before
+from vitpipe.pipeline.store.held import PATH, HeldSoFar, held_before, held_seconds
 from vitpipe.stages.contract import Out
 
 EVERY_S = 15.0
@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def telling_held(out: Out, held: Callable[[], Mapping[str, float]], every_s: float = EVERY_S) -> Iterator[None]:
+def telling_held(
+    out: Out, fingerprint: str, held: Callable[[], Mapping[str, float]], every_s: float = EVERY_S
+) -> Iterator[None]:
     """Around an attempt's work; `held` counts the seconds of each resource. A store that refuses is only warned of."""
     before = held_before(out.node, out.earlier)
     over = threading.Event()
@@ -26,7 +28,7 @@ def telling_held(out: Out, held: Callable[[], Mapping[str, float]], every_s: flo
     def tell() -> None:
         try:
             if (now := held()) or before:
-                out.node.write(f"{out.attempt}/{PATH}", encoded(now, before))
+                out.node.write(f"{out.attempt}/{PATH}", HeldSoFar(held_seconds(now), before, fingerprint).encoded())
         except StorageError as error:
             log.warning("what %s holds could not be written: %s", out.attempt, error)
 

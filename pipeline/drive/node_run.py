@@ -89,7 +89,8 @@ class NodeRun:
         shutil.rmtree(scratch, ignore_errors=True)  # what killed drivers left: we are the only one that holds the run
         tell_dropped = partial(self.driver.emit, self.node.id, "log_dropped")
         try:
-            with node_log(self.node.id, out, scratch / "log", tell_dropped), telling_held(out, self._held):
+            told = telling_held(out, self.wanted.sha256, self._held)
+            with node_log(self.node.id, out, scratch / "log", tell_dropped), told:
                 return self._logged(out)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -6,6 +6,7 @@ Nothing but an account hangs on it: what cannot be read counts as nothing.
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from vitpipe.infra.at_once import by_key
@@ -16,7 +17,6 @@ from vitpipe.infra.storage.store import Store
 PATH = "held.json"
 HELD = {"CPU": "core_seconds", "GPU": "gpu_seconds"}
 """Metrics of a record, by Ray's names of what was held."""
-_BEFORE = "before"
 
 Seconds = Mapping[str, float]
 """Seconds by metric; empty where nothing is known."""
@@ -32,9 +32,20 @@ def held_seconds(held: Mapping[str, float], before: Seconds | None = None) -> di
     return {metric: round(held.get(name, 0.0) + earlier.get(metric, 0.0), 3) for name, metric in HELD.items()}
 
 
-def encoded(held: Mapping[str, float], before: Seconds) -> bytes:
-    """The content of `held.json`: the attempt's own seconds, and those of the attempts that it goes on from."""
-    return json.dumps({**held_seconds(held), _BEFORE: before}).encode()
+@dataclass(frozen=True)
+class HeldSoFar:
+    """What an attempt held, and those that it went on from; and of which recipe it is."""
+
+    own: Seconds = field(default_factory=dict)
+    before: Seconds = field(default_factory=dict)
+    fingerprint: str = ""
+
+    def encoded(self) -> bytes:
+        """The content of `held.json`."""
+        return json.dumps({**self.own, "before": self.before, "fingerprint": self.fingerprint}).encode()
+
+
+NOTHING = HeldSoFar()
 
 
 def held_before(node: Store, attempts: Iterable[str]) -> dict[str, float]:
@@ -44,9 +55,9 @@ def held_before(node: Store, attempts: Iterable[str]) -> dict[str, float]:
     """
     for attempt in attempts:
         with suppress(StorageError):
-            if "." not in attempt and (said := _read(node, attempt)):
-                own, before = said
-                return {metric: own.get(metric, 0.0) + before.get(metric, 0.0) for metric in own | before}
+            if "." not in attempt and (said := _read(node, attempt)) is not NOTHING:
+                names = {*said.own, *said.before}
+                return {name: said.own.get(name, 0.0) + said.before.get(name, 0.0) for name in names}
     return {}
 
 
@@ -55,25 +66,24 @@ class HeldReader:
 
     def __init__(self, run: Store) -> None:
         self._run = run
-        self._known: dict[Tried, Seconds] = {}
+        self._known: dict[Tried, HeldSoFar] = {}
 
-    def read(self, attempts: Mapping[Tried, bool]) -> Mapping[Tried, Seconds]:
-        """Say it of attempts, of which some run; empty where one left no word of it. StorageError."""
+    def read(self, attempts: Mapping[Tried, bool]) -> Mapping[Tried, HeldSoFar]:
+        """Say it of attempts, of which some run; `NOTHING` where one left no word of it. StorageError."""
         self._known |= by_key(self._one, (one for one, runs in attempts.items() if runs or one not in self._known))
         return {one: self._known[one] for one in attempts}
 
-    def _one(self, attempt: Tried) -> Seconds:
+    def _one(self, attempt: Tried) -> HeldSoFar:
         node, fence = attempt
-        said = _read(self._run.child(node), f"a{fence}")
-        return said[0] if said else {}
+        return _read(self._run.child(node), f"a{fence}")
 
 
-def _read(node: Store, attempt: str) -> tuple[dict[str, float], dict[str, float]] | None:
-    """Its own seconds, and those before it; None where it left no word, or a damaged one. StorageError."""
+def _read(node: Store, attempt: str) -> HeldSoFar:
+    """Read it; `NOTHING` where there is none, or a damaged one. StorageError."""
     with suppress(NotFound, ValueError, TypeError, AttributeError):
         fields = parse_object(node.read(f"{attempt}/{PATH}"))
-        return _numbers(fields), _numbers(fields.get(_BEFORE) or {})
-    return None
+        return HeldSoFar(_numbers(fields), _numbers(fields.get("before") or {}), str(fields.get("fingerprint", "")))
+    return NOTHING
 
 
 def _numbers(fields: Mapping[str, Any]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from vitpipe.infra.events import Event
 from vitpipe.pipeline.spec.graph import Graph
 from vitpipe.pipeline.store.consumption import Consumption, Work, at_least, counts, spent
-from vitpipe.pipeline.store.held import HELD, Seconds, Tried
+from vitpipe.pipeline.store.held import HELD, NOTHING, HeldSoFar, Tried
 from vitpipe.pipeline.store.records import Committed
 
 BEGINS = ("started", "resumed", "adopted")
@@ -31,21 +31,22 @@ def so_far(
     graph: Graph,
     committed: Mapping[str, Committed],
     tries: Iterable[Try],
-    held: Mapping[Tried, Seconds],
+    held: Mapping[Tried, HeldSoFar],
     price: float | None,
 ) -> Consumption:
     """Add up what nodes took, attempts that came to nothing and those that still run among them.
 
     What these held is known where they left word of it, else they held what was asked for at least.
     """
-    counted = {node for node, found in committed.items() if counts(found.record)}
+    counted = {node: found.record.fingerprint for node, found in committed.items() if counts(found.record)}
 
     def work(one: Try) -> Work:
-        if one.node in counted:  # by its record
-            return one.seconds, 0.0, 0.0
-        if said := held.get((one.node, one.fence)):
-            return one.seconds, said.get(HELD["CPU"], 0.0), said.get(HELD["GPU"], 0.0)
-        return at_least(graph.nodes[one.node].resources.model_dump(), one.seconds)
+        said = held.get((one.node, one.fence), NOTHING)
+        if said is NOTHING and one.node not in counted:
+            return at_least(graph.nodes[one.node].resources.model_dump(), one.seconds)
+        if said.fingerprint == counted.get(one.node, "none"):  # its record has it
+            said = NOTHING
+        return one.seconds, said.own.get(HELD["CPU"], 0.0), said.own.get(HELD["GPU"], 0.0)
 
     others = (work(one) for one in tries if one.node in graph.nodes)
     return spent((found.record for found in committed.values()), price, others)

@@ -20,7 +20,7 @@ from vitpipe.pipeline.cli.display import clock, duration
 from vitpipe.pipeline.cli.run_tables import cost_text
 from vitpipe.pipeline.cli.score_lines import number
 from vitpipe.pipeline.store.followed import Look
-from vitpipe.pipeline.store.held import Seconds, Tried
+from vitpipe.pipeline.store.held import HeldSoFar, Tried
 from vitpipe.pipeline.store.node_status import NodeStatus
 from vitpipe.stages.report.page import environment
 from vitpipe.stages.report.pretraining import measured_title
@@ -46,7 +46,7 @@ class Board:
 
     look: Look
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=20_000))
-    held: Mapping[Tried, Seconds] = field(default_factory=dict)
+    held: Mapping[Tried, HeldSoFar] = field(default_factory=dict)
     """What attempts that committed nothing have held."""
     trouble: str = ""
     """Why what is shown may be old."""

@@ -19,7 +19,7 @@ from vitpipe.pipeline.cli.board.costs import Try, so_far, tries
 from vitpipe.pipeline.drive.held_teller import telling_held
 from vitpipe.pipeline.drive.runner import run
 from vitpipe.pipeline.store.consumption import Consumption
-from vitpipe.pipeline.store.held import PATH, HeldReader, held_before, held_seconds
+from vitpipe.pipeline.store.held import NOTHING, PATH, HeldReader, HeldSoFar, held_before, held_seconds
 from vitpipe.stages.contract import Out
 from vitpipe.stages.pretrain.config import PretrainResources
 from vitpipe.stages.record import records_in
@@ -35,7 +35,7 @@ def failed(out: Out, seconds: float, error: BaseException | None = None) -> None
     """An attempt that held four cores for so many seconds, two of them beside a GPU, and then failed."""
     with (
         pytest.raises(BaseException, match="it ends"),
-        telling_held(out, lambda: {"CPU": 4 * seconds, "GPU": seconds}, NEVER),
+        telling_held(out, "f", lambda: {"CPU": 4 * seconds, "GPU": seconds}, NEVER),
     ):
         raise error or StageError("train", "it ends", "run again")
 
@@ -56,13 +56,13 @@ def test_a_record_counts_what_all_attempts_held_that_it_goes_on_from(tmp_path: P
 
 def test_it_is_told_while_an_attempt_runs_and_not_of_one_that_commits(tmp_path: Path) -> None:
     out = attempt(tmp_path, "a1")
-    with telling_held(out, lambda: {"CPU": 1.0}, NEVER):
+    with telling_held(out, "f", lambda: {"CPU": 1.0}, NEVER):
         pass
     assert out.node.size(f"a1/{PATH}") is None
     with telling_held(out, dict, 0.01):
         time.sleep(0.1)
     assert out.node.size(f"a1/{PATH}") is None, "nothing was handed out"
-    with telling_held(out, lambda: {"CPU": 1.0}, 0.01):
+    with telling_held(out, "f", lambda: {"CPU": 1.0}, 0.01):
         until = time.monotonic() + 60
         while out.node.size(f"a1/{PATH}") is None and time.monotonic() < until:
             time.sleep(0.01)
@@ -104,7 +104,10 @@ def test_a_board_reads_again_what_still_runs(tmp_path: Path, monkeypatch: pytest
     wanted = {("net", 1): False, ("net", 2): True, ("net", 3): False}
     for times in (1, 2):
         found = reader.read(wanted)
-        assert found["net", 2] == {"core_seconds": 80, "gpu_seconds": 20} and found["net", 3] == {}
+        assert (
+            found["net", 2] == HeldSoFar({"core_seconds": 80, "gpu_seconds": 20}, {}, "f")
+            and found["net", 3] is NOTHING
+        )
         assert [asked.count(f"a{fence}/{PATH}") for fence in (1, 2, 3)] == [1, times, 1]
 
 
@@ -121,8 +124,20 @@ def test_the_cost_so_far_has_what_failed_and_what_runs() -> None:
     assert (first, gone) == (Try("net", 1, 60.0, False), Try("gone", 1, 0.0, False)) and second.runs
     graph: Any = SimpleNamespace(nodes={"net": SimpleNamespace(resources=PretrainResources(workers=8))})
     ran = Try("net", 2, 100.0, True)
-    found = so_far(graph, {}, [first, gone, ran], {("net", 2): {"core_seconds": 7200.0, "gpu_seconds": 3600.0}}, 3.0)
+    hour = HeldSoFar({"core_seconds": 7200.0, "gpu_seconds": 3600.0}, {}, "f")
+    found = so_far(graph, {}, [first, gone, ran], {("net", 2): hour}, 3.0)
     assert found == Consumption(160, 8 * 60 / 3600 + 2, 1, 3.0), "the first left no word, and asked for no GPU"
+
+
+@pytest.mark.parametrize(("fingerprint", "gpu_hours"), [("f", 1), ("of another recipe", 2)])
+def test_a_record_has_what_attempts_of_its_own_recipe_held(fingerprint: str, gpu_hours: float) -> None:
+    metrics = {"core_seconds": 7200.0, "gpu_seconds": 3600.0}
+    record = SimpleNamespace(fingerprint="f", metrics=metrics, adopted=None, seconds=100.0)
+    graph: Any = SimpleNamespace(nodes={"net": SimpleNamespace(resources=PretrainResources(workers=8))})
+    committed: Any = {"net": SimpleNamespace(record=record)}
+    ran, silent = Try("net", 1, 60.0, False), Try("net", 2, 50.0, False)
+    found = so_far(graph, committed, [ran, silent], {("net", 1): HeldSoFar(metrics, {}, fingerprint)}, None)
+    assert found == Consumption(210, 2 * gpu_hours, gpu_hours)
 
 
 def test_a_run_that_failed_and_went_on_counts_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
