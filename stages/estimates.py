@@ -98,8 +98,8 @@ class Estimate(Settings):
     """What binds a training, and what it would take."""
     image_bytes: float | None = None
     """ShardSets only: bytes of one image, on average."""
-    image_format: str | None = None
-    """ShardSets only: what most images are, `jpeg`, `png` or `webp`."""
+    image_formats: dict[str, float] | None = None
+    """ShardSets only: how many images are `jpeg`, `png` and `webp`, or which part."""
     splits: dict[str, int] | None = None
     """ShardSets only: images per split, for who comes after."""
     num_classes: int | None = None

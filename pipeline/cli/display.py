@@ -128,7 +128,8 @@ def status_lines(status: RunStatus) -> Iterable[str]:
         spread = f" +- {score_number(node.std, node.metric)}" if node.std is not None else ""
         words = [f"{node.metric} {score_number(node.score, node.metric)}{spread}" if node.score is not None else ""]
         words += [f"took {duration(node.seconds)}" if node.seconds is not None else ""]
-        words += [f"ended {node.ended}" if node.ended else "", node.why]
+        said_by_why = node.ended is not None and node.why.startswith(node.ended)
+        words += [f"ended {node.why}"] if said_by_why else [f"ended {node.ended}" if node.ended else "", node.why]
         said = progress_line(node) if node.state == "running" else ", ".join(filter(None, words))
         yield f"{node.node}: {node.state}: {said}"
 

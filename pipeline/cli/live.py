@@ -137,12 +137,15 @@ class LiveRun:
             status = self._look()
             for node in status.nodes if status else ():
                 now = time.monotonic()
-                if node.state != "running":
+                if node.state != "running" and not node.waits:
                     continue
+                # the time to go, or to wait, alone is no news
+                news = f"{node.waits['for']} {node.waits['behind']}" if node.waits else node.why
                 last, before = told.setdefault(node.node, (now, ""))
-                if now - last >= LINE_S and node.why != before:  # the time to go alone is no news
-                    told[node.node] = now, node.why
-                    tell(f"{time.strftime('%H:%M:%S')} {node.node}: {progress_line(node)}")
+                if now - last >= LINE_S and news != before:
+                    told[node.node] = now, news
+                    waits = "waits: " if node.waits else ""
+                    tell(f"{time.strftime('%H:%M:%S')} {node.node}: {waits}{progress_line(node)}")
         self._say(self._follower.rest())
 
     def _say(self, lines: Iterable[str]) -> None:

@@ -27,6 +27,8 @@ DECODING: Mapping[str, Decoding] = {
 """Random resized crops by our reader."""
 BYTES_PER_PIXEL: Mapping[str, float] = {"jpeg": 0.25, "png": 1.2, "webp": 0.15}
 """Where the pixels of a set are not known its bytes tell them: photographs of quality 90, or without loss."""
+Formats = tuple[tuple[str, float], ...]
+"""Formats of a set by name, `jpeg`, `png` or `webp`, and the part of its images that each has."""
 USUAL = ("jpeg", 110_000.0)
 """Format and bytes of an image that nothing is known of: ImageNet's."""
 RANDAUGMENT_LAYER: Mapping[str, float] = {"torchvision": 0.04, "big_vision": 0.05, "timm": 0.04}
@@ -37,11 +39,17 @@ RANGED = 0.58
 """A read of one image from the store by a ranged GET, where its shard is not on the disk."""
 
 
+def parts_of(counts: Mapping[str, float]) -> Formats:
+    """Say which part of all images each format has; all are JPEGs where none is counted."""
+    whole = sum(counts.values())
+    return tuple((form, count / whole) for form, count in counts.items() if count) or ((USUAL[0], 1.0),)
+
+
 @dataclass(frozen=True)
 class ImageWork:
     """What is done to one image, as far as it costs time."""
 
-    format: str = USUAL[0]
+    formats: Formats = ((USUAL[0], 1.0),)
     bytes: float = USUAL[1]
     out_px: int = OUT_PX
     kind: str = "torchvision"
@@ -54,23 +62,24 @@ class ImageWork:
     pixels: float | None = None
     """Of the file; None where nobody has counted them."""
 
-    @property
-    def megapixels(self) -> float:
-        """Millions of pixels of the file, by its bytes where they were not counted."""
-        each = BYTES_PER_PIXEL.get(self.format, BYTES_PER_PIXEL["jpeg"])
-        return (self.bytes / each if self.pixels is None else self.pixels) / 1e6
+    def megapixels(self, form: str) -> float:
+        """Millions of pixels of a file of this format, by its bytes where they were not counted."""
+        return (self.bytes / BYTES_PER_PIXEL[form] if self.pixels is None else self.pixels) / 1e6
 
     def terms(self, speed: float = 1.0) -> dict[str, float]:
         """Milliseconds by name, on a core `speed` times as fast as the measured one."""
-        decoding = DECODING.get(self.format, DECODING["jpeg"])
         area = (self.out_px / OUT_PX) ** 2
         found = {
-            "decode": decoding.each * min(1.0, max(area, 0.1)) + decoding.per_megapixel * self.megapixels,
+            "decode": sum(part * self._decoding(form, area) for form, part in self.formats),
             "augment": self.layers * RANDAUGMENT_LAYER.get(self.kind, 0.05) * area,
             "mix": MIXING * area * self.mixes,
             "request": RANGED * self.ranged,
         }
         return {name: milliseconds / speed for name, milliseconds in found.items()}
+
+    def _decoding(self, form: str, area: float) -> float:
+        found = DECODING[form]
+        return found.each * min(1.0, max(area, 0.1)) + found.per_megapixel * self.megapixels(form)
 
     def milliseconds(self, speed: float = 1.0) -> float:
         """All of them together."""

@@ -149,7 +149,7 @@ class TrainingCosts:
             return "store"
         if self.images_s > (device if self.ranks.on_gpus else self.compute_s):
             return "images"
-        if self.network_s > TOLERATED * self.compute_s:
+        if self.network_s > TOLERATED * self.compute_s and (self.ranks.on_gpus or self.network_s >= self.images_s):
             return "network"
         return "launches" if self.launches_s > self.model_s else "compute"
 

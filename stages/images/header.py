@@ -142,11 +142,15 @@ _SIGNATURES = {
     b"II+\0": "a BigTIFF", b"MM\0+": "a BigTIFF",
     **dict.fromkeys((b"P%d%c" % (number, space) for number in range(1, 8) for space in b"\n \r\t"), "a PNM"),
     b"%PDF": "a PDF", b"<": "text or SVG",
-    b"\0\0\0": "perhaps a HEIC, AVIF or video", b"\x1f\x8b": "a gzip file", b"PK": "a zip file",
+    b"\x1f\x8b": "a gzip file", b"PK": "a zip file",
 }  # fmt: skip
 
 
 def _looks_like(data: bytes) -> str:
+    if data[4:8] == b"ftyp":
+        return "it looks like a HEIC, AVIF or video"
+    if not data.strip(b"\0"):
+        return "it is nothing but zeros"
     for signature, name in _SIGNATURES.items():
         if data.startswith(signature):
             return f"it looks like {name}"

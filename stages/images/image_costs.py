@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vitpipe.stages.artifacts import IMAGES, PIXELS, ShardSet
-from vitpipe.stages.costs.reading import USUAL, ImageWork
+from vitpipe.stages.costs.reading import DECODING, USUAL, Formats, ImageWork, parts_of
 from vitpipe.stages.estimates import Estimate
 from vitpipe.stages.images.config import AugmentSettings
 
@@ -12,7 +12,7 @@ def image_work(augment: AugmentSettings, shards: object, image_px: int, ranged: 
     """Describe what is done to an image of these shards; `ranged` is the share that is read from the store alone."""
     facts, operations = image_facts(shards), augment.randaugment
     return ImageWork(
-        format=facts.format,
+        formats=facts.formats,
         bytes=facts.bytes,
         pixels=facts.pixels,
         out_px=image_px,
@@ -27,8 +27,8 @@ def image_work(augment: AugmentSettings, shards: object, image_px: int, ranged: 
 class ImageFacts:
     """An image of a set, on average; where nothing is known, ImageNet's."""
 
-    format: str
-    bytes: float
+    formats: Formats = ((USUAL[0], 1.0),)
+    bytes: float = USUAL[1]
     pixels: float | None = None
     """None where nobody has counted them."""
 
@@ -38,11 +38,10 @@ def image_facts(shards: object) -> ImageFacts:
     if isinstance(shards, ShardSet):
         images, metrics = sum(shards.splits.values()), shards.metrics
         if not images or not shards.image_bytes:
-            return ImageFacts(*USUAL)
-        counted = {name: metrics.get(IMAGES.format(name), 0.0) for name in ("jpeg", "png", "webp")}
-        most = max(counted, key=counted.__getitem__)
+            return ImageFacts()
+        formats = parts_of({name: metrics.get(IMAGES.format(name), 0.0) for name in DECODING})
         pixels = metrics[PIXELS] / images if PIXELS in metrics else None
-        return ImageFacts(most, shards.image_bytes / images, pixels)
+        return ImageFacts(formats, shards.image_bytes / images, pixels)
     if isinstance(shards, Estimate):
-        return ImageFacts(shards.image_format or USUAL[0], shards.image_bytes or USUAL[1])
-    return ImageFacts(*USUAL)
+        return ImageFacts(parts_of(shards.image_formats or {}), shards.image_bytes or USUAL[1])
+    return ImageFacts()

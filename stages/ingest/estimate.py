@@ -36,7 +36,7 @@ def estimate(
         bytes=round(kept * (counted.image_bytes + TAR_OVERHEAD_BYTES)),
         hours=kept * counted.image_seconds / 3600,
         image_bytes=counted.image_bytes,
-        image_format=counted.image_format,
+        image_formats=dict(counted.formats),
         splits=splits,
         num_classes=counted.num_classes,
         class_names=counted.class_names,

@@ -193,7 +193,7 @@ class CostedPretraining:
         if not feed.fits:
             yield (
                 f"{feed.ranged:.0%} of the images are read one by one from the store: the windows of a machine's "
-                f"streams are {feed.window_bytes / 1e9:.0f} GB, its room is {feed.disk_bytes / 1e9:.0f} GB"
+                f"streams are {feed.window_bytes / 1e9:.3g} GB, its room is {feed.disk_bytes / 1e9:.3g} GB"
             )
         saving, best = self.costs.saving, self.costs.best_checkpoint_steps
         steps = self.recipe.checkpoint_steps

@@ -4,6 +4,7 @@ A step's positions follow those before, and the streams take blocks of them in t
 is so many turns, a rank comes to the same streams at every step; else to others each time, in the end to all.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -36,10 +37,12 @@ def batch_note(num_images: int, batch_images: int, micro_batch: int, workers: in
         return None
     read = share_read(num_images, batch_images, micro_batch, workers, beside)
     told = []
-    for size, micro in _near(batch_images, micro_batch, workers):
-        share = share_read(num_images, size, micro, workers, beside)
+    for size, micro, many in _near(batch_images, micro_batch, workers):
+        share = share_read(num_images, size, micro, many, beside)
         if 2 * share <= read:
-            told.append(f"{size:,}{'' if micro == micro_batch else f' with micro_batch {micro}'} ({share:.0%})")
+            by = "" if micro == micro_batch else f" with micro_batch {micro}"
+            on = "" if many == workers else f" on {many} workers"
+            told.append(f"{size:,}{by}{on} ({share:.0%})")
     if not told:
         return None
     streams = f"does not fit the {streams_of(num_images)} streams of the order"
@@ -47,10 +50,14 @@ def batch_note(num_images: int, batch_images: int, micro_batch: int, workers: in
     return f"batch_images {batch_images:,} {streams}: {reads}; near it fit {' or '.join(told)}"
 
 
-def _near(batch_images: int, micro_batch: int, workers: int) -> Iterator[tuple[int, int]]:
-    """The powers of two around a batch, with a micro-batch for each worker: this one where it divides them."""
+def _near(batch_images: int, micro_batch: int, workers: int) -> Iterator[tuple[int, int, int]]:
+    """The powers of two around a batch, a micro-batch and workers that all have as many of: these where they do.
+
+    Workers that no power of two can be dealt to evenly are exchanged for the nearest that it can.
+    """
     low = 1 << (batch_images.bit_length() - 1)
+    even = workers if workers & (workers - 1) == 0 else 1 << round(math.log2(workers))
     for size in sorted({low, low if low == batch_images else 2 * low} - {batch_images}):
-        if size >= workers:
-            fits = size % micro_batch == 0 and size // micro_batch >= workers
-            yield size, micro_batch if fits else 1 << ((size // workers).bit_length() - 1)
+        if size >= even:
+            fits = size % micro_batch == 0 and (size // micro_batch) % even == 0
+            yield size, micro_batch if fits else 1 << ((size // even).bit_length() - 1), even

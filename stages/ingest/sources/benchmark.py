@@ -72,8 +72,8 @@ class BenchmarkSource(SourceSettings):
         entry = REGISTRY[self.name]
         names = None if all(name.isdecimal() for name in entry.classes) else entry.classes
         images, each_bytes = sum(entry.splits.values()), float(entry.image_bytes)
-        form = "png" if entry.reader in PNG else "jpeg"
-        return SourceCount(images, each_bytes, LOOK_SECONDS, entry.num_classes, names, entry.splits, image_format=form)
+        form = {"png" if entry.reader in PNG else "jpeg": 1.0}
+        return SourceCount(images, each_bytes, LOOK_SECONDS, entry.num_classes, names, entry.splits, formats=form)
 
     def is_there(self) -> bool:
         """Whether there is such a folder."""

@@ -45,7 +45,7 @@ class DigitsSource(PackagedSource):
 
     def count(self, splits: Splits) -> SourceCount:
         """All of them, without a look."""
-        return SourceCount(NUM_DIGITS, 100.0, 0.001, len(DIGIT_NAMES), DIGIT_NAMES, image_format="png")
+        return SourceCount(NUM_DIGITS, 100.0, 0.001, len(DIGIT_NAMES), DIGIT_NAMES, formats={"png": 1.0})
 
     def text_digests(self) -> dict[str, str]:
         """The package's file. UsageError where it is not installed."""

@@ -14,7 +14,7 @@ from vitpipe.stages.ingest.sources.source_settings import (
     SourceCount,
     SourceSettings,
     Splits,
-    format_of_most,
+    formats_by,
     suffix_of,
 )
 from vitpipe.stages.settings import Place
@@ -96,7 +96,7 @@ class FolderSource(SourceSettings):
             raise listing.refusal
         count, classes = len(counted), listing.classes
         each_bytes = counted.bytes / count
-        facts = len(classes), classes, counted.splits, listing.notes, format_of_most(counted.suffixes)
+        facts = len(classes), classes, counted.splits, listing.notes, formats_by(counted.suffixes)
         return SourceCount(count, each_bytes, LOOK_SECONDS, *facts)
 
     def list_unopened(self, splits: Splits) -> "Listing":

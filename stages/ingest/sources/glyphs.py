@@ -54,7 +54,7 @@ class GlyphsSource(PackagedSource):
             self.open(splits)  # reads all fonts, in a second or two
         each_bytes = self.image_px**2 * GLYPH_BYTES_PER_PIXEL
         return SourceCount(
-            self.classes * self.images_per_class, each_bytes, GLYPH_SECONDS, self.classes, image_format="png"
+            self.classes * self.images_per_class, each_bytes, GLYPH_SECONDS, self.classes, formats={"png": 1.0}
         )
 
     def text_digests(self) -> dict[str, str]:

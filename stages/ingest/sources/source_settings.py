@@ -52,8 +52,8 @@ class SourceCount:
     splits: Mapping[str, int] = field(default_factory=dict)
     """Images of each split that the source itself names."""
     notes: tuple[str, ...] = ()
-    image_format: str = "jpeg"
-    """What most of them are, by their names: `jpeg`, `png` or `webp`."""
+    formats: Mapping[str, float] = field(default_factory=lambda: {"jpeg": 1.0})
+    """How many are `jpeg`, `png` and `webp`, or which part, as far as names say it."""
 
 
 def suffix_of(name: str) -> str:
@@ -61,10 +61,10 @@ def suffix_of(name: str) -> str:
     return name.rpartition(".")[2].lower()
 
 
-def format_of_most(suffixes: Mapping[str, int]) -> str:
-    """Name the format that most of the names end with; jpeg where none says."""
-    known = {name: count for name, count in suffixes.items() if name in ("png", "webp")}
-    return max(known, key=known.__getitem__) if 2 * sum(known.values()) > sum(suffixes.values()) else "jpeg"
+def formats_by(suffixes: Mapping[str, int]) -> dict[str, float]:
+    """Count names by the format that they end with; those that say none are taken for JPEGs."""
+    known = {name: float(suffixes.get(name, 0)) for name in ("png", "webp")}
+    return {"jpeg": sum(suffixes.values()) - sum(known.values()), **known}
 
 
 class SourceSettings(Settings, ABC):

@@ -11,7 +11,7 @@ from vitpipe.stages.ingest.sources.class_folders import class_folders
 from vitpipe.stages.ingest.sources.class_tar_images import ClassTars
 from vitpipe.stages.ingest.sources.file_stream import ForwardWindow, PackedFile
 from vitpipe.stages.ingest.sources.patterns import SourceFile
-from vitpipe.stages.ingest.sources.source_settings import LOOK_SECONDS, SourceCount, format_of_most, suffix_of
+from vitpipe.stages.ingest.sources.source_settings import LOOK_SECONDS, SourceCount, formats_by, suffix_of
 from vitpipe.stages.ingest.sources.tar_contents import SUFFIXES, Holds, broken, clean_name, holds, is_hidden, is_image
 from vitpipe.stages.ingest.sources.tar_walk import Damage, Member, ReadableAt, walk
 from vitpipe.stages.ingest.sources.window import Window
@@ -38,7 +38,7 @@ def listed_count(opened: ClassTars) -> SourceCount | None:
     count, classes = len(listing.items), listing.classes
     each_bytes = sum(item.size for item in listing.items) / count
     splits = Counter(item.split for item in listing.items if item.split is not None)
-    form = format_of_most(Counter(suffix_of(item.name) for item in listing.items))
+    form = formats_by(Counter(suffix_of(item.name) for item in listing.items))
     return SourceCount(count, each_bytes, LOOK_SECONDS, len(classes), classes, splits, listing.notes, form)
 
 
@@ -87,12 +87,12 @@ def _reckoned(
     """Of images that are `seen` of all; `folders` are all that there are, with their weights, where they are known."""
     count = round(len(images) / seen)
     each_bytes = sum(image.size for image in images) / len(images)
-    form = format_of_most(Counter(image.suffix for image in images))
+    form = formats_by(Counter(image.suffix for image in images))
     notes = () if seen == 1 else (f"reckoned from {len(images)} images, {seen:.2g} of the bytes",)
     if not opened.labelled and not opened.by_split:
-        return SourceCount(count, each_bytes, LOOK_SECONDS, 0, (), notes=notes, image_format=form)
+        return SourceCount(count, each_bytes, LOOK_SECONDS, 0, (), notes=notes, formats=form)
     if folders is None:
-        return SourceCount(count, each_bytes, LOOK_SECONDS, notes=notes, image_format=form)
+        return SourceCount(count, each_bytes, LOOK_SECONDS, notes=notes, formats=form)
     asked = f"ingest the tars {some(opened.patterns)}"
     placed = class_folders(set(folders), opened.by_split, opened.official, asked)
     splits = Counter[str]()

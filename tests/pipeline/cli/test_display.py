@@ -15,6 +15,7 @@ from vitpipe.infra.errors import Stopped, StorageError
 from vitpipe.infra.events import Event, StoreEvents
 from vitpipe.infra.ray.jobs import JobState
 from vitpipe.infra.storage.opening import open_store
+from vitpipe.infra.waiting import Waiting
 from vitpipe.pipeline.cli import event_lines as following
 from vitpipe.pipeline.cli import live
 from vitpipe.pipeline.cli.display import duration, plan_lines, plan_table, short, status_lines, status_table
@@ -246,3 +247,27 @@ def test_a_log_hears_of_a_node_only_what_has_changed(
         assert end.wait(10)
     lines = [text.split(" ", 1)[1] for text in capsys.readouterr().out.splitlines()]
     assert lines == ["tuned: trial 3 of 9, 10:00 to go", "tuned: trial 4 of 9, 9:40 to go"]
+
+
+def test_a_log_hears_what_a_node_waits_for_and_not_each_second_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(live, "LOOK_S", 0.001)
+    monkeypatch.setattr(live, "LINE_S", 0.0)
+    behind = ["a"] * 20 + ["b"] * 20
+    left = iter(range(600, 0, -1))
+    end = threading.Event()
+
+    def look(self: LiveRun) -> RunStatus:
+        who = behind.pop(0) if len(behind) > 1 else (end.set(), behind[0])[1]
+        waits = Waiting("busy", "2 x (1 CPU)", behind=(who,), seconds=float(next(left)))
+        node = NodeStatus("net", "waiting", waits.text, waits=waits.to_json())
+        return RunStatus("file:///runs/x", "running", (node, NodeStatus("later", "waiting", "after net")))
+
+    monkeypatch.setattr(LiveRun, "_look", look)
+    with LiveRun(tiny_spec(tmp_path, {"a": {}})):
+        assert end.wait(10)
+    lines = [text.split(" ", 1)[1] for text in capsys.readouterr().out.splitlines()]
+    assert [text.partition(";")[0] for text in lines] == [
+        "net: waits: 2 x (1 CPU) asked for, busy with a", "net: waits: 2 x (1 CPU) asked for, busy with b",
+    ]  # fmt: skip

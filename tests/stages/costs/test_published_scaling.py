@@ -87,10 +87,10 @@ def test_what_fits_the_disk_is_fetched_once_and_what_does_not_each_epoch() -> No
 
 
 def test_terms_of_an_image_add_up() -> None:
-    plain = ImageWork("jpeg", 71_000)
+    plain = ImageWork(bytes=71_000)
     augmented = replace(plain, layers=2, kind="big_vision", mixes=True)
     assert plain.milliseconds() < augmented.milliseconds() == pytest.approx(sum(augmented.terms().values()))
-    assert replace(plain, format="png", bytes=400_000).milliseconds() > 2 * plain.milliseconds()
+    assert replace(plain, formats=(("png", 1.0),), bytes=400_000).milliseconds() > 2 * plain.milliseconds()
     assert plain.milliseconds(2.0) == plain.milliseconds() / 2
 
 

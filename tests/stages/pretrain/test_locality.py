@@ -1,5 +1,7 @@
 """What the plan says of a batch that does not fit the streams, beside the real order of the images."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,21 @@ def test_a_batch_that_does_not_fit_is_told_with_those_near_it_that_do():
     assert "batch_images 4,000" in note and "read 100% of the set; near it fit" in note and "4,096" in note
     for fits in ((303_000_000, 4096, 64, 64), (14_400_000, 4096, 64, 8), (100_000, 4000, 80, 50)):
         assert batch_note(*fits) is None  # a batch that fits, one machine, a set that is one stream
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "workers"), [(4000, 80, 50), (4608, 48, 64), (3000, 50, 12), (5000, 40, 100)]
+)
+def test_sizes_that_are_said_to_fit_leave_no_worker_idle(batch, micro, workers):
+    note = batch_note(14_400_000, batch, micro, workers)
+    assert note is not None
+    told = re.findall(
+        r"([\d,]+)(?: with micro_batch (\d+))?(?: on (\d+) workers)? \(", note.partition("near it fit ")[2]
+    )
+    assert told
+    for size, of_each, on in told:
+        passes, rest = divmod(int(size.replace(",", "")), int(of_each or micro))
+        assert rest == 0 and passes % int(on or workers) == 0
 
 
 def test_sizes_that_are_said_to_fit_can_be_taken():

@@ -13,7 +13,7 @@ from vitpipe.stages.pretrain.estimate import estimate
 from vitpipe.stages.vit.flops import num_parameters, recomputed_flops_per_image, train_flops_per_image
 
 I21K = Estimate(splits={"train": 14_197_122}, num_classes=21_843, image_bytes=110_000)
-LARGE_PNGS = Estimate(splits={"train": 1_000_000}, num_classes=1000, image_bytes=2_000_000, image_format="png")
+LARGE_PNGS = Estimate(splits={"train": 1_000_000}, num_classes=1000, image_bytes=2_000_000, image_formats={"png": 1.0})
 PLENTY = {"workers": 64, "gpus_per_worker": 1, "cpus_per_worker": 14}
 
 
@@ -65,7 +65,7 @@ def test_a_disk_without_room_for_its_windows_binds_by_reads_of_single_images() -
 def test_large_pngs_bind_and_how_many_cores_would_do() -> None:
     found = costs("B/16", data=LARGE_PNGS, cluster={"store_gbit_per_s": 400})
     assert found.binds == "images" and found.image_milliseconds["decode"] > 8
-    small = LARGE_PNGS.model_copy(update={"image_format": "jpeg", "image_bytes": 110_000.0})
+    small = LARGE_PNGS.model_copy(update={"image_formats": {"jpeg": 1.0}, "image_bytes": 110_000.0})
     assert costs("B/16", data=small).binds == "compute"
 
 
