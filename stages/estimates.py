@@ -47,6 +47,10 @@ class Costs(Settings):
     checkpoint_steps: int | None = None
     best_checkpoint_steps: int | None = None
     """What loses least between checkpoints and failures (Young, Daly)."""
+    measurements: int = 0
+    """How often a training is measured by `evaluate`."""
+    measuring_seconds: float = 0.0
+    """For which it stands still for all of them."""
     stalls_seconds: float = 0.0
     """Training waits so long for checkpoints in all."""
     failures_seconds: float = 0.0

@@ -100,4 +100,4 @@ def _times(one: Fared) -> Iterator[str]:
     yield counted(one.starts, "start", ".3g")
     if one.commands > 1:
         in_vain = ", some while machines were missing" if one.commands > one.starts else ""
-        yield f"the command typed {one.commands:,.{0 if one.commands >= 100 else 1}f} times{in_vain}"
+        yield f"the command typed {one.commands:{',.0f' if one.commands >= 100 else '.3g'}} times{in_vain}"

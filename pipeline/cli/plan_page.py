@@ -149,6 +149,8 @@ def _why(one: Planned, costs: Costs) -> Iterator[str]:
         yield f"checkpoints {told}; {lost}; about {counted(costs.best_checkpoint_steps or 1, 'step')} would lose least"
         read, held = display.short(costs.store_bytes, "B"), display.short(costs.window_bytes, "B")
         yield f"a machine reads {read} and holds {held} of windows"
+    if costs.measurements:
+        yield f"measured {counted(costs.measurements, 'time')}, {_took(costs.measuring_seconds)} in all"
     if costs.knee_workers is not None:
         yield f"more than {counted(costs.knee_workers, unit)} are less than 1.5 times as fast when doubled"
 

@@ -17,6 +17,7 @@ from vitpipe.stages.images.image_costs import image_facts, image_work
 from vitpipe.stages.model_settings import ModelSettings
 from vitpipe.stages.pretrain.job import ResolvedRecipe
 from vitpipe.stages.pretrain.locality import share_read
+from vitpipe.stages.pretrain.measuring import Measurements
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
 from vitpipe.stages.training.objective_costs import num_blocks, num_trained, recomputed_flops, train_flops
 
@@ -42,6 +43,7 @@ class CostedPretraining:
     shards: object
     """The first set, committed or only estimated."""
     known: Known
+    measurements: Measurements
 
     @property
     def cores(self) -> int:
@@ -141,7 +143,13 @@ class CostedPretraining:
     @property
     def seconds(self) -> float:
         """From the node's beginning to its last checkpoint."""
-        return self.known.cluster.ranks_start_s + self.costs.seconds
+        return self.known.cluster.ranks_start_s + self.costs.seconds + self.measuring_s
+
+    @property
+    def measuring_s(self) -> float:
+        """For which training stands still to be measured."""
+        precision = self.recipe.config.precision
+        return self.measurements.seconds(self.ranks, self.model, self.micro_batch, precision, self.shards)
 
     @property
     def phase(self) -> WorkPhase:
@@ -178,6 +186,8 @@ class CostedPretraining:
             best_checkpoint_steps=costs.best_checkpoint_steps,
             stalls_seconds=costs.saving.stalls_s,
             failures_seconds=costs.saving.lost_s,
+            measurements=self.measurements.times,
+            measuring_seconds=self.measuring_s,
             phases=(self.phase,),
             memory_terms=self.memory,
             store_bytes=costs.work.feed.fetched_bytes,

@@ -22,6 +22,7 @@ from vitpipe.stages.pretrain.input_checks import (
 )
 from vitpipe.stages.pretrain.job import SPLIT, ResolvedRecipe, model_of
 from vitpipe.stages.pretrain.locality import MACHINE, batch_note
+from vitpipe.stages.pretrain.measuring import Measurements
 from vitpipe.stages.pretrain.memory import saved_bytes, terms
 from vitpipe.stages.pretrain.memory_advice import MemoryAdvice
 from vitpipe.stages.training.doubts import Training, doubts
@@ -58,8 +59,8 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
     gpus = resources.gpus_per_worker if resources.gpus_per_worker is not None else min(1, known.gpus)
     memory = memory_bytes(config, resources, model, gpus)
     unknown = known.no_speed(config.precision) if gpus else ""
-    ranks = _ranks(resources, gpus, known)
-    training = CostedPretraining(recipe, model, steps, gpus, ranks, inputs["shards"][0], known)
+    ranks, looks = _ranks(resources, gpus, known), Measurements.of(recipe, inputs, steps)
+    training = CostedPretraining(recipe, model, steps, gpus, ranks, inputs["shards"][0], known, looks)
     beside = max(1, known.cluster.room_for(gpus, training.cores)) if gpus else MACHINE
     return Estimate(
         steps=steps,
@@ -76,9 +77,14 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
         recipe=config.model_dump(mode="json"),
         notes=(
             *_notes(recipe, model, known.gpu_bytes if gpus else None, beside),
-            *((unknown,) if unknown else training.doubts()),
+            *((unknown,) if unknown else _doubts(training)),
         ),
     )
+
+
+def _doubts(training: CostedPretraining) -> Iterator[str]:
+    yield from training.doubts()
+    yield from training.measurements.doubts(training.measuring_s, training.seconds)
 
 
 def _ranks(resources: PretrainResources, gpus: float, known: Known) -> int:

@@ -155,7 +155,7 @@ def test_what_ranks_and_tasks_tell_is_shown_once_each(
         ways.on_event(own)
         own.write(run)
         shown = ""
-        for _ in range(200):
+        for _ in range(1200):
             shown += capsys.readouterr().out
             if all(f"a {kind}: {kind} happened" in shown for kind in AT_ONCE):
                 break

@@ -134,6 +134,22 @@ def test_an_elastic_gang_has_as_many_ranks_as_cores_and_gpus_hold(cores: int, ra
     assert (found.workers, found.phases[0].ranks) == (ranks, ranks)
 
 
+def test_measuring_a_training_takes_time_too() -> None:
+    """Forward passes of a third of a step's FLOPs over all held-out images, on all ranks, as often as is asked."""
+    held = I21K.model_copy(update={"splits": (I21K.splits or {}) | {"val": 1_420_000}})
+    plain, often = planned(data=held), planned(data=held, evaluate={"every": "10 steps"})
+    assert plain.costs and often.costs and plain.hours and often.hours and plain.steps
+    assert often.costs.measurements == -(-plain.steps // 10) and plain.costs.measurements == 0
+    took = (often.hours - plain.hours) * 3600
+    assert took == pytest.approx(often.costs.measuring_seconds)
+    step, share = plain.costs.step_seconds["compute"], 1_420_000 / 4096
+    assert took == pytest.approx(often.costs.measurements * share * step / 3, rel=0.02)
+    assert any("config.evaluate" in note and "% of its time" in note for note in often.notes)
+    seldom = planned(data=held, evaluate={"every": "10 epochs"})
+    assert seldom.costs and seldom.costs.measurements == 4 and not any("evaluate" in note for note in seldom.notes)
+    assert seldom.flops == plain.flops == often.flops, "what is trained"
+
+
 def test_fp32_is_reckoned_by_its_own_peak_or_not_at_all() -> None:
     """Torch leaves TF32 off, and no training turns it on: 67 of an H100's 989 TFLOP/s."""
     half, single = (costs(precision=precision).step_seconds["compute"] for precision in ("bf16", "fp32"))
