@@ -139,6 +139,8 @@ class Known(Settings):
     lets them (`RANKS_PER_CORE`)."""
     gpu_bytes: float = 80e9
     """Memory of one GPU."""
+    host_bytes: float = 0.0
+    """Memory of the only machine, where it has no GPU; 0 where nobody looked."""
     gpu: GpuKind | None = None
     """Which it is, where that is known: it then says how fast each variant is."""
     cluster: ClusterFacts = ClusterFacts()
@@ -216,19 +218,21 @@ class Known(Settings):
         return f"gpus_per_task {held:g}: a task computes on one GPU, the others that it holds do nothing"
 
     def too_large(self, resources: TaskResources, images: str, needed: Iterable[tuple[int, float]]) -> str:
-        """Say that a task needs more memory than its part of a GPU has; empty where it does not.
+        """Say that a task needs more memory than its part of a GPU has, or the machine; empty where it does not.
 
         `needed` has the number of `images` that a pass has, and the bytes: of what is asked for first, then of fewer,
         which are only looked at where that is too much.
         """
         part = min(1.0, self.task_gpus(resources))
-        sizes, has = iter(needed), part * self.gpu_bytes
+        sizes, has = iter(needed), part * self.gpu_bytes if part else self.host_bytes
         _, asked = next(sizes)
-        if not part or asked <= has:
+        if not has or asked <= has:
             return ""
         enough = next((count for count, bytes_ in sizes if bytes_ <= has), None)
-        do = f"try {images} {enough}" if enough else "take a larger part of one" if part < 1 else "take a larger GPU"
-        return f"a task needs {asked / 1e9:.3g} GB, and its part of a GPU has {has / 1e9:.3g}: {do}"
+        larger = "take a larger part of one" if 0 < part < 1 else f"take a larger {'GPU' if part else 'machine'}"
+        whose = "its part of a GPU" if part else "this machine"
+        do = f"try {images} {enough}" if enough else larger
+        return f"a task needs {asked / 1e9:.3g} GB, and {whose} has {has / 1e9:.3g}: {do}"
 
 
 Given = Mapping[str, Sequence[Artifact | Estimate]]

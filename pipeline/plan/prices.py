@@ -1,5 +1,6 @@
 """How long a plan's work takes on GPUs of a stated kind, and what it costs: and what binds it."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,6 +47,7 @@ class Machine:
             cluster=self.cluster,
             cores=self.cores,
             is_one_machine=self.is_here,
+            host_bytes=_memory_here() if self.is_here and not self.num_gpus else 0.0,
         )
 
     def assumption(self, swept: str = "") -> str:
@@ -141,6 +143,14 @@ def priced(plan: Plan, graph: Graph, machine: Machine) -> Plan:
             energy = hours * machine.cluster.core_watts / 1000
             nodes[id] = replace(one, price=_times(hours, machine.cluster.price_per_core_hour), energy_kwh=energy)
     return Plan(nodes)
+
+
+def _memory_here() -> float:
+    """Bytes of this machine's memory; 0 where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError):
+        return 0.0
 
 
 def total(plan: Plan, machine: Machine) -> dict[str, Any]:

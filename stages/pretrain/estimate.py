@@ -84,6 +84,10 @@ def estimate(config: PretrainConfig, resources: PretrainResources, inputs: Given
 
 def _doubts(training: CostedPretraining) -> Iterator[str]:
     yield from training.doubts()
+    needed, has = training.workers * sum(training.memory.values()), training.known.host_bytes
+    if not training.gpus_each and 0 < has < needed:
+        told = f"its workers need {needed / 1e9:.3g} GB together, and this machine has {has / 1e9:.3g}"
+        yield f"{told}: fewer workers or a smaller micro_batch need less"
     yield from training.measurements.doubts(training.measuring_s, training.seconds)
 
 

@@ -85,6 +85,17 @@ def test_a_trial_that_its_gpu_does_not_hold_is_told_with_what_it_does():
     assert not any("part of a GPU" in one for one in estimate_evaluation(probe, EvaluateResources(), data, known).notes)
 
 
+def test_a_task_that_the_only_machine_does_not_hold_is_told_too():
+    def said(host_bytes, **resources):
+        known = Known(cores=2, is_one_machine=True, host_bytes=host_bytes)
+        notes = estimate(config(), FinetuneResources(**resources), given(), known).notes
+        return next((note for note in notes if "and this machine has" in note), "")
+
+    (fits,) = re.findall(r"a task needs [0-9.]+ GB, and this machine has 2: try micro_batch (\d+)$", said(2e9, micro_batch=100))
+    assert said(2e9, micro_batch=int(fits)) == "" == said(0.0) != said(2e9, micro_batch=2 * int(fits))
+    assert said(1e8, micro_batch=1).endswith("has 0.1: take a larger machine")
+
+
 def test_images_are_made_on_the_cores_that_there_are():
     """Sixteen trials on a machine of sixteen cores have one each; two on it have the two that their threads take."""
     tiny, machine = ModelSettings(variant="Ti/16", image_px=224, classes=10), ClusterFacts(cores_per_machine=16)

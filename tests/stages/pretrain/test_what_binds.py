@@ -1,5 +1,7 @@
 """What a plan says binds a pretraining, in cases built so that one thing must, and what it says would help."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -132,6 +134,22 @@ def test_an_elastic_gang_has_as_many_ranks_as_cores_and_gpus_hold(cores: int, ra
     """Eight machines of eight GPUs and 112 cores: a run would start so many, and wait for no more."""
     found = costs(resources={"workers": [8, 64], "micro_batch": 32, "cpus_per_worker": cores})
     assert (found.workers, found.phases[0].ranks) == (ranks, ranks)
+
+
+def test_workers_that_the_only_machine_does_not_hold_are_told() -> None:
+    fields = {"model": {"variant": "B/16", "image_px": 224}, "batch_images": 64, "total": "10 steps"}
+    fields |= {"schedule": {"warmup": "1 steps"}}
+
+    def said(host_bytes: float, workers: int) -> list[str]:
+        known = Known(cores=2, is_one_machine=True, host_bytes=host_bytes)
+        resources = PretrainResources(workers=workers, micro_batch=1)
+        found = estimate(PretrainConfig.model_validate(fields), resources, {"shards": (I21K,)}, known)
+        return [note for note in found.notes if "this machine has" in note]
+
+    (one,) = said(1e9, 1)
+    assert re.search(r"its workers need [0-9.]+ GB together, and this machine has 1: fewer workers or", one)
+    needed = 1e9 * float(re.findall(r"need ([0-9.]+) GB", one)[0])
+    assert not said(1.1 * needed, 1) and said(1.1 * needed, 2) and not said(0.0, 2)
 
 
 def test_measuring_a_training_takes_time_too() -> None:
