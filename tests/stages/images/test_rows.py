@@ -154,7 +154,7 @@ def full(tmp_path) -> Path:
 def test_what_lies_there_is_looked_at_only_when_it_may_be_too_much(full, most, monkeypatch):
     room, looks = CacheRoom(full, most), []
     original = CacheRoom._files
-    monkeypatch.setattr(CacheRoom, "_files", lambda self: looks.append(1) or original(self))
+    monkeypatch.setattr(CacheRoom, "_files", lambda self, own: looks.append(1) or original(self, own))
     with (full / "reservation").open("wb") as reservation:
         made = [room.make(1000, reservation) for _ in range(100)]
     assert all(made)
