@@ -55,18 +55,26 @@ class Feed:
 
     @property
     def fetched_bytes(self) -> float:
-        """All that one machine reads from the store: each image of its own where there is no room for windows, else
-        each epoch's part less what earlier epochs left on the disk."""
+        """All that one machine reads from the store."""
+        return sum(epochs * bytes_ for epochs, bytes_ in self.fetches)
+
+    @property
+    def fetches(self) -> list[tuple[float, float]]:
+        """What one machine reads in each of so many epochs, one after the other: each image of its own where there is
+        no room for windows, else each epoch's part less what earlier epochs left on the disk."""
         own = self.set_bytes / self.machines
         if not self.fits:
-            return self.epochs * (self.ranged * own + (1 - self.ranged) * self.share * self.set_bytes)
-        room, kept, fetched, left = min(1.0, self.disk_bytes / self.set_bytes), 0.0, 0.0, self.epochs
+            return [(self.epochs, self.ranged * own + (1 - self.ranged) * self.share * self.set_bytes)]
+        room, kept, left, found = (
+            min(1.0, self.disk_bytes / self.set_bytes),
+            0.0,
+            self.epochs,
+            list[tuple[float, float]](),
+        )
         while left > 0:
-            part = self.share * min(1.0, left)
-            fetched += part * (1 - kept)
-            now = min(room, kept + part * (1 - kept))
-            left -= 1
-            if now == kept:  # every later epoch fetches as much
-                return self.set_bytes * (fetched + max(0.0, left) * self.share * (1 - kept))
-            kept = now
-        return self.set_bytes * fetched
+            part = self.share * (1 - kept)
+            now = min(room, kept + min(1.0, left) * part)
+            epochs = left if now == kept else min(1.0, left)  # every later epoch fetches as much
+            found.append((epochs, self.set_bytes * part))
+            kept, left = now, left - epochs
+        return found

@@ -32,8 +32,8 @@ def needed(costs: TrainingCosts, compute_s: float, gpus_each: int) -> dict[str, 
             beside = min(ranks.count, cluster.gpus_per_machine // max(1, gpus_each))
             images_s *= ranks.cores / max(ranks.cores, cluster.cores_per_machine // max(1, beside))
             whole = max(whole, images_s)
-    if costs.store_s > whole:
-        found["store_gbit_per_s"] = cluster.store_gbit_per_s * costs.store_s / whole
+    if costs.binds == "store":
+        found["store_gbit_per_s"] = cluster.store_gbit_per_s * costs.busiest_store_s / whole
     return found
 
 

@@ -119,6 +119,24 @@ class TrainingCosts:
         return self.work.feed.fetched_bytes / max(1, self.work.steps) / rate
 
     @property
+    def base_s(self) -> float:
+        """A step whose shards are there: on GPUs the longest of what goes on at once, on cores all of it."""
+        device = self.compute_s + self.network_s
+        return max(device, self.images_s) if self.ranks.on_gpus else device + self.images_s
+
+    @property
+    def _waits(self) -> list[tuple[float, float]]:
+        """For how many steps a step of the store's alone takes how long: most of it in the first epoch, mostly."""
+        feed, rate = self.work.feed, self.cluster.store_bytes_per_s(self.ranks.machines)
+        each = self.work.steps / max(feed.epochs, 1e-9)
+        return [(epochs * each, bytes_ / each / rate) for epochs, bytes_ in feed.fetches]
+
+    @property
+    def busiest_store_s(self) -> float:
+        """A step's share of the epoch that reads most from the store."""
+        return max((seconds for _, seconds in self._waits), default=0.0)
+
+    @property
     def links(self) -> Links:
         """What the ranks are joined by."""
         return Links(self.ranks.count, self.ranks.machines, self.ranks.nvlink_bytes_per_s, self.cluster)
@@ -135,17 +153,15 @@ class TrainingCosts:
 
     @property
     def step_s(self) -> float:
-        """Whole step: the longest of what goes on at once."""
-        device = self.compute_s + self.network_s
-        if not self.ranks.on_gpus:
-            return max(device + self.images_s, self.store_s)
-        return max(device, self.images_s, self.store_s)
+        """Whole step, the mean over all epochs: one that reads from the store for longer waits for it."""
+        late = sum(steps * max(0.0, seconds - self.base_s) for steps, seconds in self._waits)
+        return self.base_s + late / max(1, self.work.steps)
 
     @property
     def binds(self) -> Binds:
         """What a step would be shorter without."""
         device = self.compute_s + self.network_s
-        if self.store_s >= max(device, self.images_s):
+        if self.step_s > (1 + TOLERATED) * self.base_s:
             return "store"
         if self.images_s > (device if self.ranks.on_gpus else self.compute_s):
             return "images"

@@ -91,7 +91,9 @@ def test_a_task_that_the_only_machine_does_not_hold_is_told_too():
         notes = estimate(config(), FinetuneResources(**resources), given(), known).notes
         return next((note for note in notes if "and this machine has" in note), "")
 
-    (fits,) = re.findall(r"a task needs [0-9.]+ GB, and this machine has 2: try micro_batch (\d+)$", said(2e9, micro_batch=100))
+    (fits,) = re.findall(
+        r"a task needs [0-9.]+ GB, and this machine has 2: try micro_batch (\d+)$", said(2e9, micro_batch=100)
+    )
     assert said(2e9, micro_batch=int(fits)) == "" == said(0.0) != said(2e9, micro_batch=2 * int(fits))
     assert said(1e8, micro_batch=1).endswith("has 0.1: take a larger machine")
 

@@ -122,7 +122,7 @@ def test_cores_that_no_machine_has_are_no_advice() -> None:
     assert 37 < cores < 56 and found.needed["cores_per_machine"] == 8 * cores
     said = binding(found)
     assert "would do" not in said and f"machines of {8 * cores:.0f}; one of these holds 2 such workers" in said
-    roomy = {"cores_per_machine": int(8 * cores)}
+    roomy = {"cores_per_machine": int(8 * cores), "store_gbit_per_s": 400}
     assert costs("Ti/16", cluster=roomy, resources=eight | {"cpus_per_worker": int(cores)}).binds == "compute"
     followed = costs("B/16", resources={"cpus_per_worker": 1})
     cores = int(followed.needed["cores_per_worker"])
@@ -150,6 +150,21 @@ def test_workers_that_the_only_machine_does_not_hold_are_told() -> None:
     assert re.search(r"its workers need [0-9.]+ GB together, and this machine has 1: fewer workers or", one)
     needed = 1e9 * float(re.findall(r"need ([0-9.]+) GB", one)[0])
     assert not said(1.1 * needed, 1) and said(1.1 * needed, 2) and not said(0.0, 2)
+
+
+def test_the_first_epoch_waits_for_a_store_that_later_ones_do_not_need() -> None:
+    """1.56 TB at 5 Gbit/s are 2,500 s for the only machine, however many epochs then read from its disk."""
+    slow, one = {"store_gbit_per_s": 5}, {"workers": 8, "micro_batch": 64}
+    for epochs in (10, 90):
+        fast = planned("B/16", cluster={"store_gbit_per_s": 400}, resources=one, total=f"{epochs} epochs")
+        late = planned("B/16", cluster=slow, resources=one, total=f"{epochs} epochs")
+        assert fast.hours and late.hours and fast.costs and late.costs
+        first_epoch = fast.hours / epochs
+        assert late.hours - fast.hours == pytest.approx(14_197_122 * 110_000 * 8 / 5e9 / 3600 - first_epoch, rel=0.02)
+        assert late.costs.binds == ("store" if epochs == 10 else "compute"), "less than a quarter of 90 epochs"
+        assert late.costs.images_per_s < fast.costs.images_per_s
+    small_disk = planned("B/16", cluster=slow | {"disk_bytes": 250e9}, resources=one, total="10 epochs")
+    assert small_disk.hours and late.hours and small_disk.hours > 2 * 10 / 90 * late.hours, "each epoch fetches anew"
 
 
 def test_measuring_a_training_takes_time_too() -> None:
@@ -267,7 +282,8 @@ def test_a_faster_store_is_advised_only_as_far_as_images_let_it() -> None:
 
 def test_the_knee_is_not_where_micro_batches_do_not_divide() -> None:
     """96 micro-batches: 64 workers are no quicker than 48, and 96 are 1.8 times as quick."""
-    at = {n: costs(batch_images=4608, resources={"workers": n, "micro_batch": 48}) for n in (48, 64, 96)}
+    fast = {"store_gbit_per_s": 400}
+    at = {n: costs(cluster=fast, batch_images=4608, resources={"workers": n, "micro_batch": 48}) for n in (48, 64, 96)}
     assert at[64].images_per_s < at[48].images_per_s < at[96].images_per_s / 1.5
     assert at[48].knee_workers == at[64].knee_workers and (at[64].knee_workers or 0) >= 96
     notes = planned(batch_images=4608, resources={"workers": 64, "micro_batch": 48}).notes
