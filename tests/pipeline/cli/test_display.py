@@ -3,7 +3,7 @@
 import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -229,45 +229,46 @@ def test_a_head_that_vanished_costs_nothing_but_a_second_submission() -> None:
     assert heard == ["one\n", "two\n"]
 
 
-def test_a_log_hears_of_a_node_only_what_has_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+Heard = Callable[[Callable[[str], tuple[NodeStatus, ...]], str, str], list[str]]
+
+
+@pytest.fixture
+def heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Heard:
+    """The lines of a log while a run is looked at twenty times as it first is and twenty as it then is."""
     monkeypatch.setattr(live, "LOOK_S", 0.001)
     monkeypatch.setattr(live, "LINE_S", 0.0)
-    whys = ["trial 3 of 9"] * 20 + ["trial 4 of 9"] * 20
+
+    def lines(nodes: Callable[[str], tuple[NodeStatus, ...]], first: str, then: str) -> list[str]:
+        looks, end = [first] * 20 + [then] * 20, threading.Event()
+
+        def look(self: LiveRun) -> RunStatus:
+            now = looks.pop(0) if len(looks) > 1 else (end.set(), looks[0])[1]
+            return RunStatus("file:///runs/x", "running", nodes(now))
+
+        monkeypatch.setattr(LiveRun, "_look", look)
+        with LiveRun(tiny_spec(tmp_path, {"a": {}})):
+            assert end.wait(10)
+        return [text.split(" ", 1)[1] for text in capsys.readouterr().out.splitlines()]
+
+    return lines
+
+
+def test_a_log_hears_of_a_node_only_what_has_changed(heard: Heard) -> None:
     left = iter(range(600, 0, -1))
-    end = threading.Event()
-
-    def look(self: LiveRun) -> RunStatus:
-        why = whys.pop(0) if len(whys) > 1 else (end.set(), whys[0])[1]
-        return RunStatus("file:///runs/x", "running", (NodeStatus("tuned", "running", why, eta_seconds=next(left)),))
-
-    monkeypatch.setattr(LiveRun, "_look", look)
-    with LiveRun(tiny_spec(tmp_path, {"a": {}})):
-        assert end.wait(10)
-    lines = [text.split(" ", 1)[1] for text in capsys.readouterr().out.splitlines()]
+    lines = heard(
+        lambda why: (NodeStatus("tuned", "running", why, eta_seconds=next(left)),), "trial 3 of 9", "trial 4 of 9"
+    )
     assert lines == ["tuned: trial 3 of 9, 10:00 to go", "tuned: trial 4 of 9, 9:40 to go"]
 
 
-def test_a_log_hears_what_a_node_waits_for_and_not_each_second_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(live, "LOOK_S", 0.001)
-    monkeypatch.setattr(live, "LINE_S", 0.0)
-    behind = ["a"] * 20 + ["b"] * 20
+def test_a_log_hears_what_a_node_waits_for_and_not_each_second_of_it(heard: Heard) -> None:
     left = iter(range(600, 0, -1))
-    end = threading.Event()
 
-    def look(self: LiveRun) -> RunStatus:
-        who = behind.pop(0) if len(behind) > 1 else (end.set(), behind[0])[1]
-        waits = Waiting("busy", "2 x (1 CPU)", behind=(who,), seconds=float(next(left)))
+    def waiting(behind: str) -> tuple[NodeStatus, ...]:
+        waits = Waiting("busy", "2 x (1 CPU)", behind=(behind,), seconds=float(next(left)))
         node = NodeStatus("net", "waiting", waits.text, waits=waits.to_json())
-        return RunStatus("file:///runs/x", "running", (node, NodeStatus("later", "waiting", "after net")))
+        return node, NodeStatus("later", "waiting", "after net")
 
-    monkeypatch.setattr(LiveRun, "_look", look)
-    with LiveRun(tiny_spec(tmp_path, {"a": {}})):
-        assert end.wait(10)
-    lines = [text.split(" ", 1)[1] for text in capsys.readouterr().out.splitlines()]
-    assert [text.partition(";")[0] for text in lines] == [
+    assert [text.partition(";")[0] for text in heard(waiting, "a", "b")] == [
         "net: waits: 2 x (1 CPU) asked for, busy with a", "net: waits: 2 x (1 CPU) asked for, busy with b",
     ]  # fmt: skip
