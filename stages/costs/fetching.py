@@ -65,12 +65,8 @@ class Feed:
         own = self.set_bytes / self.machines
         if not self.fits:
             return [(self.epochs, self.ranged * own + (1 - self.ranged) * self.share * self.set_bytes)]
-        room, kept, left, found = (
-            min(1.0, self.disk_bytes / self.set_bytes),
-            0.0,
-            self.epochs,
-            list[tuple[float, float]](),
-        )
+        room, kept, left = min(1.0, self.disk_bytes / self.set_bytes), 0.0, self.epochs
+        found: list[tuple[float, float]] = []
         while left > 0:
             part = self.share * (1 - kept)
             now = min(room, kept + min(1.0, left) * part)

@@ -82,11 +82,11 @@ class CacheRoom:
                 if entry.name.endswith(".lock") and entry.stat().st_size:
                     reserved[Path(entry.path).with_suffix("")] = _reserved(Path(entry.path))
         for entry in self._entries():
-            path = Path(entry.path)
-            lock = _lock_of(path)
-            if entry.name.endswith(".part") and (lock == own or reserved.get(lock.with_suffix(""))):
-                continue  # it grows within its reservation; others are what killed fetches left
             if entry.name.endswith((".tar", ".rows", ".part", ROWS_SUFFIX)):
+                path = Path(entry.path)
+                lock = _lock_of(path)
+                if path.suffix == ".part" and (lock == own or reserved.get(lock.with_suffix(""))):
+                    continue  # it grows within its reservation; others are what killed fetches left
                 with suppress(FileNotFoundError):  # removed meanwhile
                     facts = entry.stat()
                     files.append((facts.st_mtime_ns, facts.st_size, path))

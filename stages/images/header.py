@@ -149,7 +149,7 @@ _SIGNATURES = {
 def _looks_like(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         return "it looks like a HEIC, AVIF or video"
-    if not data.strip(b"\0"):
+    if data and not any(data):
         return "it is nothing but zeros"
     for signature, name in _SIGNATURES.items():
         if data.startswith(signature):
